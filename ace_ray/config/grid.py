@@ -1,0 +1,74 @@
+"""Settings of the grid: environment, data, criticality, candidates, rules, comparison (DESIGN §4)."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from ace_ray.config.base import Settings
+
+
+class CriticalSettings(Settings):
+    """When the agent is asked."""
+
+    predicate: Literal["overloaded", "insecure", "both"] = Field(
+        "both", description="which states are critical: max rho too high, worst after-outage rho too high, or either"
+    )
+    rho_overloaded: float = Field(0.95, gt=0, description="max rho from which a state is overloaded")
+    rho_insecure: float = Field(1.05, gt=0, description="worst after-outage rho from which a state is insecure")
+    insecure_every: int = Field(4, ge=1, description="environment steps between two checks for insecurity")
+    outages: Literal["opponent", "all"] = Field(
+        "opponent", description="credible outages: lines that the opponent may attack, or every line"
+    )
+    insecure_gain: float = Field(
+        0.02, ge=0, description="in an insecure state do-nothing wins unless an action gains this much after-outage rho"
+    )
+
+
+class CandidateSettings(Settings):
+    """The K slots that the agent chooses from."""
+
+    slots: int = Field(64, ge=2, description="number of slots K, do-nothing included")
+    shortlist: int = Field(160, ge=1, description="best actions of the linear screen that get an exact AC check")
+    substation_share: float = Field(0.5, gt=0, le=1, description="largest share of slots on one substation")
+    exploratory: int = Field(4, ge=0, description="slots filled at random from the screen's better half")
+    memory: int = Field(8, ge=0, description="slots filled from the proposal memory")
+
+
+class RuleSettings(Settings):
+    """What is done while no decision is asked for."""
+
+    reconnect: bool = Field(True, description="reconnect a line when simulate says that it is safe")
+    revert: bool = Field(True, description="move back to the reference topology while the grid is calm")
+    rho_revert: float = Field(0.9, gt=0, description="max rho (simulated) under which a revert is allowed")
+
+
+class RewardSettings(Settings):
+    """Step reward and discount (methods.md §1.8: ACE's published numbers imply load/production - 0.9)."""
+
+    offset: float = Field(0.9, description="subtracted from load/production at each step")
+    blackout: float = Field(-1.0, description="reward of the step in which the grid goes black")
+    gamma: float = Field(0.995, gt=0, le=1, description="discount of one environment step; gamma**k over k steps")
+
+
+class CompareSettings(Settings):
+    """The comparison of two actions from one rebuilt state (DESIGN §4, *Better*)."""
+
+    horizon: int = Field(100, ge=1, description="environment steps followed after the compared action")
+    tie: float = Field(0.01, ge=0, description="returns closer than this share of the horizon's reward are a tie")
+    first: int = Field(12, ge=1, description="best slots by score that join do-nothing and the played action in C")
+
+
+class GridSettings(Settings):
+    """One environment, its data, and how decisions are made on it."""
+
+    env: str = Field("l2rpn_neurips_2020_track1", description="Grid2Op environment name")
+    data: str | None = Field(
+        None,
+        description="folder of chronics; empty: the weeks packaged with ace for the 36-substation grid, "
+        "'shipped': the chronics inside the grid2op package",
+    )
+    critical: CriticalSettings = CriticalSettings()
+    candidates: CandidateSettings = CandidateSettings()
+    rules: RuleSettings = RuleSettings()
+    reward: RewardSettings = RewardSettings()
+    compare: CompareSettings = CompareSettings()

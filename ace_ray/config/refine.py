@@ -1,0 +1,65 @@
+"""Settings of refinement: refiners, actor, critic, fine-tuning (DESIGN §2, §5, §6)."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from ace_ray.config.base import Settings
+
+
+class RefineSettings(Settings):
+    """Which decisions are thought over twice, and by whom."""
+
+    refiner: Literal["llm", "search", "random", "off"] = Field("llm", description="who proposes the better action")
+    refiners: int = Field(1, ge=0, description="refiner processes")
+    trigger: Literal["lookback", "paper"] = Field("lookback", description="walk back from blackouts, or r < r_low")
+    lookback: int = Field(8, ge=1, description="decisions looked at before a blackout")
+    r_low: float = Field(0.0, description="reward under which trigger=paper asks (ACE's best: 0)")
+    rounds: int = Field(5, ge=1, description="rounds with feedback before a refinement is given up (ACE: 5)")
+    proposals: int = Field(
+        5, ge=1, description="replays a search or random refinement may spend; equal to rounds in paired comparisons"
+    )
+    queue: int = Field(256, ge=1, description="pending refinements kept; the oldest of lowest value goes first")
+    seed_queue: bool = Field(False, description="fill the queue with the salvageable snapshots shipped with the model")
+    advantage_share: float = Field(
+        0.25, ge=0, le=1, description="share of requests spent on lowest-advantage decisions when no blackout is pending"
+    )
+
+
+class CriticSettings(Settings):
+    """Bounded edits of key steps (methods.md §1.4)."""
+
+    enabled: bool = Field(True, description="ask the critic once D_LLM is full")
+    key_steps: Literal["rho", "reward"] = Field("rho", description="key steps by change of max rho, or by |reward|")
+    r_high: float = Field(0.1, description="|reward| from which a step is key (key_steps=reward)")
+    rho_change: float = Field(0.1, gt=0, description="change of max rho from which a step is key (key_steps=rho)")
+    scale: float = Field(0.2, gt=0, description="K: edits are one of -2K, -K, +K, +2K (ACE: 0.2)")
+    edits: int = Field(4, ge=1, description="edits an episode at most (ACE: 4)")
+    key_limit: int = Field(12, ge=1, description="key steps shown to the critic at most")
+    every: int = Field(4, ge=1, description="finished episodes between two critic requests a refiner")
+
+
+class LanguageSettings(Settings):
+    """Which model answers, and how it is asked."""
+
+    model: str = Field("embedded", description="'embedded', or a Hugging Face model directory")
+    candidates: int = Field(12, ge=0, description="candidates listed in the prompt; 0 is the paper's prompt")
+    max_tokens: int = Field(160, ge=16, description="reply tokens at most")
+    temperature: float = Field(0.7, ge=0, description="sampling temperature of the first round")
+    deadline_s: float = Field(60.0, gt=0, description="seconds after which a request is given up")
+
+
+class FinetuneSettings(Settings):
+    """LoRA on the best of the replay (methods.md §1.6)."""
+
+    enabled: bool = Field(True, description="tune the model during training")
+    every: int = Field(100, ge=1, description="new confirmed refinements between two tunings (ACE: 100)")
+    window: int = Field(1000, ge=1, description="latest refinements that the data set is drawn from (ACE: 1000)")
+    rank: int = Field(16, ge=1, description="LoRA rank")
+    alpha: int = Field(32, ge=1, description="LoRA alpha")
+    lr: float = Field(1e-4, gt=0, description="Adam step size")
+    epochs: int = Field(2, ge=1, description="passes over the data set")
+    batch: int = Field(8, ge=1, description="examples a step (ACE: 8)")
+    gate_snapshots: int = Field(64, ge=8, description="held-out pivotal snapshots of the acceptance gate")
+    gate_tolerance: float = Field(1.0, ge=0, description="standard errors by which survival regret may be worse")
+    seed: int = Field(0, description="seed of sampling and training")
