@@ -40,9 +40,8 @@ class CriticSettings(Settings):
 
 
 class LanguageSettings(Settings):
-    """Which model answers, and how it is asked."""
+    """How the model is asked; which one answers is `llm.engine.model`."""
 
-    model: str = Field("embedded", description="'embedded', or a Hugging Face model directory")
     candidates: int = Field(12, ge=0, description="candidates listed in the prompt; 0 is the paper's prompt")
     max_tokens: int = Field(160, ge=16, description="reply tokens at most")
     temperature: float = Field(0.7, ge=0, description="sampling temperature of the first round")

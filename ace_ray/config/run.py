@@ -6,6 +6,7 @@ from ace_ray.config.base import Settings
 from ace_ray.config.grid import GridSettings
 from ace_ray.config.learning import LearnerSettings, MixingSettings, PolicySettings, ReplaySettings
 from ace_ray.config.refine import CriticSettings, FinetuneSettings, LanguageSettings, RefineSettings
+from llm_service.settings import ServiceSettings
 
 
 class RolloutSettings(Settings):
@@ -71,6 +72,7 @@ class RunSettings(Settings):
     refine: RefineSettings = RefineSettings()
     critic: CriticSettings = CriticSettings()
     language: LanguageSettings = LanguageSettings()
+    llm: ServiceSettings = ServiceSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     budget: BudgetSettings = BudgetSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()

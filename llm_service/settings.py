@@ -1,0 +1,60 @@
+"""Settings of the language-model service. A default stands here and nowhere else."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+EMBEDDED = Path(__file__).parent / "models" / "embedded"
+
+
+class _Settings(BaseModel):
+    """Frozen settings; `extra="forbid"` turns a misspelt key into an error instead of a silent default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+
+
+class EngineSettings(_Settings):
+    """One vLLM engine."""
+
+    model: str = Field("embedded", description="'embedded', or a Hugging Face model directory")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="must be what the installed vLLM was built for")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "bfloat16", description="type of weights and cache"
+    )
+    max_model_len: int = Field(2560, ge=64, description="prompt and reply tokens of one request at most")
+    max_num_seqs: int = Field(32, ge=1, description="requests that the engine runs in one batch at most")
+    max_queued: int = Field(64, ge=1, description="requests inside the engine (running and waiting); more are refused")
+    max_request_bytes: int = Field(65_536, ge=256, description="UTF-8 bytes of messages and schema; more are refused")
+    lora: bool = Field(True, description="serve adapters; without, only the base model answers")
+    max_loras: int = Field(4, ge=1, description="distinct adapter versions in the engine at once (two a role)")
+    max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = Field(16, description="largest rank of an adapter")
+    kv_cache_gib: float = Field(0.5, gt=0, description="memory of the KV cache in GiB")
+    gpu_memory_utilization: float = Field(
+        0.85, gt=0, le=1, description="share of the GPU's memory that vLLM checks for at start (device=cuda)"
+    )
+    tensor_parallel: int = Field(1, ge=1, description="GPUs that one engine spans")
+    threads: int = Field(1, ge=1, description="OpenMP threads of the engine (device=cpu)")
+    enforce_eager: bool = Field(True, description="no graph capture or compilation; false pays off on a GPU")
+    seed: int = Field(0, ge=0, description="seed of the engine; a request may carry its own")
+    chat_template_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="passed to the model's chat template, for example {enable_thinking: false}"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("WARNING", description="level of vLLM's own log")
+    log_file: str = Field("", description="file that takes the engine process's output; empty: the process's stderr")
+
+    def model_dir(self) -> Path:
+        """Directory of the base model; 'embedded' is the one shipped with this package."""
+        return EMBEDDED if self.model == "embedded" else Path(self.model).expanduser().resolve()
+
+
+class ServiceSettings(_Settings):
+    """The deployment and its clients."""
+
+    engine: EngineSettings = EngineSettings()
+    max_in_flight: int = Field(16, ge=1, description="requests that one client keeps in flight; further ones wait")
+    max_handle_queue: int = Field(64, ge=1, description="requests that one client's handle queues for a busy replica")
+    start_timeout_s: float = Field(300.0, gt=0, description="seconds until the deployment must be running")
+    health_period_s: float = Field(5.0, gt=0, description="seconds between two health checks of a replica")
+    health_timeout_s: float = Field(30.0, gt=0, description="seconds after which a silent replica is replaced")
+    warmup_deadline_s: float = Field(120.0, gt=0, description="deadline of the warm-up request of a new version")
