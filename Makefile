@@ -1,0 +1,48 @@
+# Needs Python 3.11 and nothing else. `make setup` fills .venv; the other targets set up first where that is not done.
+# DEVICE=gpu takes requirements/gpu.txt (vllm on CUDA) in place of requirements/cpu.txt.
+PYTHON ?= python3.11
+DEVICE ?= cpu
+VENV := .venv
+PIP := $(VENV)/bin/pip
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready-$(DEVICE)
+TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' requirements/$(DEVICE).txt)
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+
+.PHONY: setup train test lint format lock clean
+
+setup: $(READY)
+
+# torch comes first and by itself: its +cpu build is not on the public registry, so PyTorch's CPU index is asked where
+# pip finds none. Then the whole lock, without dependencies: what the lock names is what is installed.
+$(READY): requirements/$(DEVICE).txt pyproject.toml
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --no-deps "$(TORCH)" || $(PIP) install --no-deps --extra-index-url $(TORCH_INDEX) "$(TORCH)"
+	$(PIP) install --quiet --no-deps -r requirements/$(DEVICE).txt
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+train: setup
+	$(PY) -m ace_ray train --config configs/local.yaml
+
+# The quick tests first: a mistake in a formula should not wait for a cluster to start.
+test: setup
+	$(PY) -m pytest -m unit
+	$(PY) -m pytest -m "not unit"
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(PY) -m mypy ace_ray llm_service cluster
+	$(VENV)/bin/lint-imports
+
+format: setup
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+# Resolves requirements/*.in anew.
+lock: setup
+	requirements/lock.sh
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
