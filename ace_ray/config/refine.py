@@ -43,6 +43,7 @@ class LanguageSettings(Settings):
     """How the model is asked; which one answers is `llm.engine.model`."""
 
     candidates: int = Field(12, ge=0, description="candidates listed in the prompt; 0 is the paper's prompt")
+    substations: int = Field(3, ge=0, description="substations written out element by element in the prompt")
     max_tokens: int = Field(160, ge=16, description="reply tokens at most")
     temperature: float = Field(0.7, ge=0, description="sampling temperature of the first round")
     deadline_s: float = Field(60.0, gt=0, description="seconds after which a request is given up")

@@ -1,0 +1,114 @@
+"""The actor (methods.md §1.3): thinks twice about one decision that went badly.
+
+Bad-case reasoning: the bad example and how it ended are part of the first question. Multi-round reasoning: a proposal
+that the replay shows to be no better goes back with what happened. Asking, replaying and counting rounds is the
+refiner's part; here are the question and the reading of the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from ace_ray.config.refine import LanguageSettings
+from ace_ray.grid.catalogue import Catalogue
+from ace_ray.grid.engine import Decision
+from ace_ray.language.describe import candidate_view, describe_case, unlisted_view
+from ace_ray.language.prompts import AttemptView, Message, actor_messages
+from ace_ray.language.reply import Resolved, resolve
+from ace_ray.language.view import CandidateView, CaseView, GridFacts, Outcome
+
+
+class Ended(Protocol):
+    """How a replay ended; the comparator's fates have these fields."""
+
+    @property
+    def survived(self) -> bool: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def ret(self) -> float: ...
+
+
+class Tried(Protocol):
+    """An earlier round as the refiner keeps it."""
+
+    @property
+    def id(self) -> int | None: ...
+
+    @property
+    def fate(self) -> Ended | None: ...
+
+    @property
+    def verdict(self) -> str | None: ...
+
+    @property
+    def error(self) -> str | None: ...
+
+
+def outcome(fate: Ended | None) -> Outcome | None:
+    """The part of a fate that is told to a model."""
+    return None if fate is None else Outcome(bool(fate.survived), int(fate.steps), round(float(fate.ret), 4))
+
+
+class Actor:
+    """Questions and answers about decisions on one grid.
+
+    Args:
+        catalogue: the grid's actions.
+        facts: the grid's facts (`describe.facts_of`).
+        settings: number of candidates and substations shown.
+    """
+
+    def __init__(self, catalogue: Catalogue, facts: GridFacts, settings: LanguageSettings) -> None:
+        self.catalogue = catalogue
+        self.facts = facts
+        self.settings = settings
+
+    def case(self, obs: Any, decision: Decision, played: int | None = None, fate: Ended | None = None) -> CaseView:
+        """Describes a decision; `played` is the bad example and `fate` how it ended."""
+        return describe_case(
+            obs,
+            decision,
+            self.catalogue,
+            self.facts,
+            candidates=self.settings.candidates,
+            substations=self.settings.substations,
+            played=played,
+            outcome=outcome(fate),
+        )
+
+    def messages(self, case: CaseView, obs: Any, decision: Decision, history: Sequence[Tried] = ()) -> list[Message]:
+        """The chat of the next round."""
+        return actor_messages(case, [self._attempt(tried, obs, decision) for tried in history])
+
+    def read(self, text: str, case: CaseView, obs: Any, history: Sequence[Tried] = ()) -> Resolved:
+        """The catalogue id that a reply proposes, or what is wrong with it."""
+        taken = {tried.id for tried in history if tried.id is not None}
+        return resolve(text, case, self.catalogue, self.catalogue.legal(obs), taken)
+
+    def _attempt(self, tried: Tried, obs: Any, decision: Decision) -> AttemptView:
+        action = None if tried.id is None else self.view(tried.id, obs, decision)
+        return AttemptView(action, outcome(tried.fate), tried.verdict, tried.error)
+
+    def view(self, action_id: int, obs: Any, decision: Decision) -> CandidateView:
+        """An action with its predicted effect where the decision has a slot for it."""
+        slots = [k for k, i in enumerate(decision.ids) if int(i) == action_id and decision.mask[k]]
+        if slots:
+            return candidate_view(self.catalogue, self.facts, decision, slots[0], obs)
+        return unlisted_view(self.catalogue, action_id, obs)
+
+
+def build_case_messages(
+    actor: Actor,
+    obs: Any,
+    decision: Decision,
+    played: int | None,
+    fate: Ended | None,
+    history: Sequence[Tried] = (),
+) -> tuple[CaseView, list[Message]]:
+    """One round at a glance: the case and its chat."""
+    case = actor.case(obs, decision, played, fate)
+    return case, actor.messages(case, obs, decision, history)

@@ -1,0 +1,220 @@
+"""The critic (methods.md §1.4): bounded edits of the rewards of an episode's key steps.
+
+The critic sees only the key steps: the first and the last one, and those where the highest loading (or, by setting, the
+reward) changed most. It answers with two lists, key-step numbers and levels out of {-2K, -K, +K, +2K}; at most four edits
+an episode are taken. Whatever else a reply contains is dropped and counted, never applied.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ace_ray.language.prompts import Message
+from ace_ray.language.reply import json_objects
+from ace_ray.language.schema import LEVELS
+
+if TYPE_CHECKING:  # so that critic texts can be written where only numpy is installed
+    from ace_ray.config.refine import CriticSettings
+
+_FACTOR = {"-2K": -2.0, "-K": -1.0, "+K": 1.0, "+2K": 2.0, "2K": 2.0, "K": 1.0}
+
+
+@dataclass(frozen=True)
+class EpisodeStep:
+    """One decision of an episode.
+
+    Attributes:
+        id: Row id of the transition, carried through to the edit.
+        step: Environment step of the decision.
+        when: Date and time in words; empty if unknown.
+        action: The action in words.
+        reward: Reward of the transition (over the steps until the next decision).
+        rho_before, rho_after: Highest loading (1.0 = limit) at the decision, and at the next one or at the end.
+        overloads: Lines above their limit at the decision.
+    """
+
+    id: int
+    step: int
+    when: str
+    action: str
+    reward: float
+    rho_before: float
+    rho_after: float
+    overloads: int = 0
+
+
+@dataclass(frozen=True)
+class KeyStep:
+    """A step shown to the critic, and why it was chosen."""
+
+    step: EpisodeStep
+    reason: str
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A correction to be added to the reward of row `id`; `level` is in units of K."""
+
+    id: int
+    change: float
+    level: float
+
+
+@dataclass(frozen=True)
+class CriticReply:
+    """The edits taken from a reply, and how many of its entries were dropped and why.
+
+    `error` is 'unparsed' when no two lists were found at all, else None.
+    """
+
+    edits: tuple[Edit, ...]
+    dropped: int
+    error: str | None = None
+    analysis: str = ""
+
+
+def key_steps(steps: Sequence[EpisodeStep], settings: CriticSettings) -> list[KeyStep]:
+    """The key steps in order of time: first, last, and the largest changes, at most `settings.key_limit`."""
+    if not steps:
+        return []
+    if settings.key_steps == "rho":
+        size = [abs(s.rho_after - s.rho_before) if np.isfinite(s.rho_after) else np.inf for s in steps]
+        least, reason = settings.rho_change, "the highest loading changed much"
+    else:
+        size = [abs(s.reward) for s in steps]
+        least, reason = settings.r_high, "large reward"
+    chosen = {0: "first decision", len(steps) - 1: "last decision"}
+    for i in sorted(range(len(steps)), key=lambda i: (-size[i], i)):
+        if len(chosen) >= max(2, settings.key_limit):
+            break
+        if size[i] >= least:
+            chosen.setdefault(i, reason)
+    return [KeyStep(steps[i], why) for i, why in sorted(chosen.items())]
+
+
+def critic_system(settings: CriticSettings) -> str:
+    """Task and format: constant for a run."""
+    k = settings.scale
+    return (
+        "You review the decisions of a controller of a transmission grid. You see the key decisions of one episode. The "
+        "loading of a line is its current in percent of its limit; lines above 100 % for some steps trip, and the grid "
+        "may go black. The reward of a decision is what was earned until the next one, so it does not show what the "
+        "decision caused later.\n"
+        f"Choose at most {settings.edits} decisions whose reward is misleading: lower those that led to the end, raise "
+        f"those that helped. With K = {k:g} the changes are -2K, -K, +K, +2K.\n"
+        'Reply with one JSON object: {"analysis": "what decided the episode", "steps": [numbers of the decisions], '
+        '"changes": [one change for each], "reasons": "why"}. Both lists have the same length; decisions count from 0.'
+    )
+
+
+def critic_user(keys: Sequence[KeyStep], survived: bool, steps_played: int, decisions: int, total: float) -> str:
+    """The episode: how it ended, and its key decisions."""
+    end = "survived to its end" if survived else "ended in a blackout"
+    lines = [
+        f"The episode {end} after {steps_played} steps with {decisions} decisions and a total reward of {total:.2f}.",
+        "Key decisions (highest loading at the decision and at the next one):",
+    ]
+    for i, key in enumerate(keys):
+        s = key.step
+        when = f", {s.when}" if s.when else ""
+        over = f", {s.overloads} lines above 100 %" if s.overloads > 1 else ""
+        after = f"{_percent(s.rho_after)} %" if np.isfinite(s.rho_after) and s.rho_after > 0 else "blackout"
+        lines.append(
+            f"{i}: step {s.step}{when}. {s.action}. {_percent(s.rho_before)} % to {after}{over}. "
+            f"Reward {s.reward:.2f}. Chosen: {key.reason}."
+        )
+    return "\n".join(lines)
+
+
+def critic_messages(
+    keys: Sequence[KeyStep],
+    settings: CriticSettings,
+    *,
+    survived: bool,
+    steps_played: int,
+    decisions: int,
+    total: float,
+) -> list[Message]:
+    """The chat that asks the critic about one episode."""
+    return [
+        {"role": "system", "content": critic_system(settings)},
+        {"role": "user", "content": critic_user(keys, survived, steps_played, decisions, total)},
+    ]
+
+
+def parse_critic(text: str, keys: Sequence[KeyStep], settings: CriticSettings) -> CriticReply:
+    """The edits of a reply.
+
+    Taken is what is well formed, in order: a number of a key step that was not edited yet, with a level of the set (as
+    '-2K' or as the number it stands for). Anything else counts as dropped, as does everything beyond the limit.
+    """
+    lists = _lists(text)
+    if lists is None:
+        return CriticReply((), 0, "unparsed")
+    steps, changes, analysis = lists
+    edits: list[Edit] = []
+    dropped = abs(len(steps) - len(changes))
+    seen: set[int] = set()
+    for index, change in zip(steps, changes, strict=False):
+        level = _level(change, settings.scale)
+        known = isinstance(index, int) and not isinstance(index, bool) and 0 <= index < len(keys)
+        if not known or index in seen or level is None or len(edits) >= settings.edits:
+            dropped += 1
+            continue
+        seen.add(index)
+        edits.append(Edit(keys[index].step.id, level * settings.scale, level))
+    return CriticReply(tuple(edits), dropped, None, analysis)
+
+
+def _lists(text: str) -> tuple[list[Any], list[Any], str] | None:
+    """Step numbers, changes and analysis; from the JSON object, else from the first two bracketed lists in prose."""
+    for value in json_objects(text):
+        steps, changes = value.get("steps"), value.get("changes")
+        if isinstance(steps, list) and isinstance(changes, list):
+            analysis = value.get("analysis")
+            return steps, changes, analysis if isinstance(analysis, str) else ""
+    found = re.findall(r"\[([^\[\]{}]*)\]", text)
+    if len(found) < 2:
+        return None
+    steps = [int(x) if re.fullmatch(r"\s*\d{1,4}\s*", x) else None for x in found[0].split(",") if x.strip()]
+    changes = [x.strip().strip("'\"") for x in found[1].split(",") if x.strip()]
+    return steps, changes, ""
+
+
+def _level(change: Any, scale: float) -> float | None:
+    """A change as a multiple of K out of {-2, -1, 1, 2}, None if it is not in the set."""
+    if isinstance(change, str):
+        text = change.replace(" ", "").upper()
+        if text in _FACTOR:
+            return _FACTOR[text]
+        try:
+            change = float(text)
+        except ValueError:
+            return None
+    if isinstance(change, bool) or not isinstance(change, int | float):
+        return None
+    near = [level for level in (-2.0, -1.0, 1.0, 2.0) if abs(change - level * scale) < 1e-6]
+    return near[0] if near else None
+
+
+def critic_reply(analysis: str, steps: Sequence[int], levels: Sequence[float], reasons: str) -> str:
+    """A reply in the critic's own format, for training targets; levels are multiples of K."""
+    names = {-2.0: LEVELS[0], -1.0: LEVELS[1], 1.0: LEVELS[2], 2.0: LEVELS[3]}
+    return json.dumps(
+        {
+            "analysis": analysis,
+            "steps": [int(i) for i in steps],
+            "changes": [names[float(level)] for level in levels],
+            "reasons": reasons,
+        }
+    )
+
+
+def _percent(rho: float) -> int:
+    return round(100 * rho)

@@ -1,0 +1,182 @@
+"""The text of the prompts: OpenAI-style chat messages from plain views.
+
+What never changes comes first (rules, grid, format), the state last, what was tried at the very end, so that servers
+reuse the prefix across states and across the rounds of one case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ace_ray.language.view import BadView, CandidateView, CaseView, GridFacts, Outcome, SubstationView
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class AttemptView:
+    """One earlier round: the action proposed (None: none could be read), how its replay ended, or what was wrong.
+
+    `verdict` is that of the proposal against the bad example; `error` one of 'unparsed', 'illegal', 'repeats'.
+    """
+
+    action: CandidateView | None
+    outcome: Outcome | None
+    verdict: str | None
+    error: str | None = None
+
+
+_ERRORS = {
+    "unparsed": "the reply was not the JSON object asked for",
+    "illegal": "this is not possible now (unknown action, cooldown or dead line)",
+    "repeats": "this is the bad example or was tried before",
+}
+
+
+def actor_system(facts: GridFacts) -> str:
+    """Rules, grid and format: constant for a grid."""
+    attack = " An attacker may cut one line at any time." if facts.opponent else ""
+    cut = f" Lines that the attacker may cut: {', '.join(map(str, sorted(facts.outages)))}." if facts.opponent else ""
+    return (
+        "You advise the operators of a transmission grid. A decision went badly: think it over and propose a better "
+        "action for the same moment.\n"
+        f"Rules: The loading of a line is its current in percent of its limit. A line above 100 % for more than "
+        f"{facts.overload_steps} steps of {facts.step_minutes} minutes, or above {facts.trip_percent} % once, trips."
+        f"{attack} A substation has two buses; moving elements to the other bus changes the flows. In one step one "
+        f"substation may be changed and one line switched; then it rests for {facts.cooldown} steps. The grid goes "
+        "black when the power flow collapses or a generator or load is cut off.\n"
+        f"Aim: survive the next {facts.horizon} steps, then lose little energy. After your action a standard "
+        "controller goes on.\n"
+        f"Grid: {facts.substations} substations, {facts.lines} lines, {facts.generators} generators, "
+        f"{facts.loads} loads.{cut}\n"
+        'Reply with one JSON object: {"analysis": "what endangers the grid", "why_bad": "why the bad example was bad", '
+        '"action": an action}. An action is {"candidate": n} from the list, or {"substation": s, "buses": [1, 2, ...]} '
+        'with the bus of each element in the order shown, or {"line": l, "status": "out"}, or {"line": l, "status": '
+        '"in 1-2"} with the buses of its two ends. Repeat neither the bad example nor what was tried.'
+    )
+
+
+def outcome_text(outcome: Outcome, horizon: int) -> str:
+    """How a replay ended, in words."""
+    if not outcome.survived:
+        return f"the grid went black after {outcome.steps} of {horizon} steps"
+    return f"the grid survived {outcome.steps} steps with a return of {outcome.ret:.2f}"
+
+
+def effect_text(candidate: CandidateView) -> str:
+    """The predicted effect of an action, in words."""
+    if candidate.percent < 0:
+        return "effect not computed"
+    over = f", {candidate.over} lines above 100 %" if candidate.over > 1 else ""
+    text = f"{candidate.percent} % on line {candidate.line}{over}"
+    if candidate.outage_percent >= 0:
+        text += f"; {candidate.outage_percent} % without line {candidate.outage_line}"
+    return text
+
+
+def state_text(case: CaseView) -> str:
+    """The state, the constraints in force, the bad example and the candidates."""
+    situation = {
+        "overloaded": "The grid is overloaded or close to it.",
+        "insecure": "The grid is not overloaded, but an outage would overload it.",
+    }.get(case.kind, "")
+    lines = [f"{case.when}, step {case.step}. Demand {case.demand_mw} MW. {situation}".strip()]
+    lines.append("Highest loadings: " + "; ".join(_loaded_text(case)) + ".")
+    if case.dead:
+        lines.append("Out of service: " + "; ".join(_dead_text(case)) + ".")
+    if case.outages:
+        worst = "; ".join(f"line {o.line} lost: {o.percent} %" for o in case.outages)
+        lines.append(f"Highest loading after an outage: {worst}.")
+    lines.extend(_substation_text(s) for s in case.substations)
+    rests = [f"substation {s} for {n} steps" for s, n in case.cooling_substations]
+    rests += [f"line {line} for {n} steps" for line, n in case.cooling_lines]
+    if rests:
+        lines.append("Cannot be changed: " + "; ".join(rests) + ".")
+    if case.maintenance:
+        lines.append(
+            "Maintenance: " + "; ".join(f"line {line} goes out in {n} steps" for line, n in case.maintenance) + "."
+        )
+    if case.accompany:
+        again = ", ".join(f"line {line}" for line in case.accompany)
+        lines.append(f"With a substation change, {again} will be reconnected in the same step.")
+    if case.candidates:
+        lines.append("Candidates (highest loading after the action; after the worst outage that may follow):")
+        lines.extend(f"{i}: {c.text}. {effect_text(c)}" for i, c in enumerate(case.candidates))
+    if case.bad is not None:
+        lines.append(bad_text(case, case.bad))
+    return "\n".join(lines)
+
+
+def bad_text(case: CaseView, bad: BadView) -> str:
+    """The bad example and how it ended."""
+    number = case.number(bad.action.id)
+    if number is None:
+        name = f"{bad.action.text}" + (f" ({effect_text(bad.action)})" if bad.action.percent >= 0 else "")
+    else:
+        name = f"candidate {number}, {bad.action.text}"
+    end = "" if bad.outcome is None else f" It was played, and {outcome_text(bad.outcome, case.facts.horizon)}."
+    return f"Bad example: {name}.{end}"
+
+
+def history_text(case: CaseView, history: Sequence[AttemptView]) -> str:
+    """What was tried in earlier rounds and what happened."""
+    lines = ["Tried since:"]
+    for attempt in history:
+        number = None if attempt.action is None else case.number(attempt.action.id)
+        if attempt.action is None:
+            name = "a reply without a usable action"
+        else:
+            name = attempt.action.text if number is None else f"candidate {number}, {attempt.action.text}"
+        if attempt.error is not None or attempt.outcome is None:
+            end = _ERRORS.get(attempt.error or "", "it could not be replayed")
+        else:
+            end = outcome_text(attempt.outcome, case.facts.horizon)
+            end += {"worse": ": worse than the bad example", "tie": ": no better than the bad example"}.get(
+                attempt.verdict or "", ""
+            )
+        lines.append(f"- {name}: {end}.")
+    lines.append("Propose another action.")
+    return "\n".join(lines)
+
+
+def actor_messages(case: CaseView, history: Sequence[AttemptView] = ()) -> list[Message]:
+    """The chat that asks the actor; the first round's text is a prefix of every later one."""
+    user = state_text(case)
+    if history:
+        user += "\n" + history_text(case, history)
+    return [{"role": "system", "content": actor_system(case.facts)}, {"role": "user", "content": user}]
+
+
+def _loaded_text(case: CaseView) -> list[str]:
+    return [
+        f"line {v.line} ({v.ends[0]}-{v.ends[1]}) {v.percent} %"
+        + (f", over for {v.over_steps} step{'s' if v.over_steps > 1 else ''}" if v.over_steps else "")
+        for v in case.loaded
+    ]
+
+
+def _dead_text(case: CaseView) -> list[str]:
+    return [
+        f"line {v.line} ({v.ends[0]}-{v.ends[1]}), " + (f"locked for {v.wait} steps" if v.wait else "free to reconnect")
+        for v in case.dead
+    ]
+
+
+def _substation_text(view: SubstationView) -> str:
+    """'Substation 16: load 17, generators ... Bus 2: line 5.' with the elements in catalogue order."""
+    split = [name for name, bus in zip(view.elements, view.buses, strict=True) if bus == 2]
+    out = [name for name, bus in zip(view.elements, view.buses, strict=True) if bus == 0]
+    text = f"Substation {view.substation}: {', '.join(_runs(view.elements))}."
+    text += f" On bus 2: {', '.join(_runs(split))}." if split else " All on bus 1."
+    return text + (f" Dead: {', '.join(_runs(out))}." if out else "")
+
+
+def _runs(names: Sequence[str]) -> list[str]:
+    """Names in order, the kind written once for a run of the same kind: 'line 3, 7, load 2'."""
+    shown, last = [], ""
+    for name in names:
+        kind, number = name.split(" ")
+        shown.append(number if kind == last else name)
+        last = kind
+    return shown
