@@ -67,6 +67,7 @@ class GridSettings(Settings):
         description="folder of chronics; empty: the weeks packaged with ace for the 36-substation grid, "
         "'shipped': the chronics inside the grid2op package",
     )
+    cache_mb: int = Field(256, ge=16, description="parsed chronics kept in memory, in MB a process")
     critical: CriticalSettings = CriticalSettings()
     candidates: CandidateSettings = CandidateSettings()
     rules: RuleSettings = RuleSettings()

@@ -1,0 +1,293 @@
+"""The catalogue: every unitary topology action of a grid, with stable ids.
+
+Id 0 does nothing. Then come five ids a line: disconnect it, or reconnect it on each pair of buses (origin, extremity)
+= (1, 1), (1, 2), (2, 1), (2, 2) (methods.md eq. 12). Then every `set_bus` partition of every substation, in the order
+of Grid2Op's `get_all_unitary_topologies_set`, which counts 66,810 of them on the 36-substation grids.
+
+A partition is one integer: bit `n - 1 - j` says that element j of the n elements of its substation is on bus 2. So
+enumeration, legality and comparison with the present topology are integer arithmetic on all ids at once.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ace_ray.config.errors import GridMismatchError
+
+NOOP, LINE, SUBSTATION = 0, 1, 2
+_PER_LINE = 5
+_PAIRS = ((1, 1), (1, 2), (2, 1), (2, 2))
+_MOST_ELEMENTS = 30  # of one substation: codes are int32
+
+
+class Catalogue:
+    """All actions as packed arrays; N ids, S substations, L lines, T elements (`dim_topo`).
+
+    Attributes:
+        size: N.
+        hash: Digest of the grid's names and layout and of every action; equal hashes mean equal ids.
+        kind: int8 [N]: 0 do-nothing, 1 line switch, 2 substation.
+        substation: int16 [N]: substation of a substation action, else -1.
+        line: int16 [N]: line of a line switch, else -1.
+        code: int32 [N]: partition of a substation action (see module docstring), else 0.
+        positions: For each substation the positions of its elements in `topo_vect`.
+        offsets: int32 [S + 1]: substation s owns the ids `offsets[s]` to `offsets[s + 1] - 1`.
+    """
+
+    def __init__(self, grid: Any, action_space: Any, max_substations: int, max_lines: int) -> None:
+        """Use `from_env`. `grid` has Grid2Op's class attributes (names, positions in `topo_vect`)."""
+        if grid.n_busbar_per_sub != 2:
+            raise GridMismatchError(
+                f"the catalogue is for two buses a substation, this grid has {grid.n_busbar_per_sub}",
+                "build the environment with n_busbar=2",
+            )
+        self._grid, self._new_action = grid, action_space
+        self._max_substations, self._max_lines = max_substations, max_lines
+        self._n_sub, self._n_line, self._dim = int(grid.n_sub), int(grid.n_line), int(grid.dim_topo)
+        self._or_pos = np.asarray(grid.line_or_pos_topo_vect)
+        self._ex_pos = np.asarray(grid.line_ex_pos_topo_vect)
+        self._is_line_end = np.zeros(self._dim, dtype=bool)
+        self._is_line_end[self._or_pos] = self._is_line_end[self._ex_pos] = True
+        self._sub_of = np.repeat(np.arange(self._n_sub), grid.sub_info)  # [T]
+        self.positions = np.split(np.arange(self._dim), np.cumsum(grid.sub_info)[:-1])
+        if max(len(p) for p in self.positions) > _MOST_ELEMENTS:
+            raise GridMismatchError(
+                f"a substation has more than {_MOST_ELEMENTS} elements", "choose another environment"
+            )
+        # weight[t]: the bit of element t within its substation's code
+        self._weight = np.concatenate([1 << np.arange(len(p) - 1, -1, -1) for p in self.positions]).astype(np.int32)
+        self._line_mask = self._sum_bits(self._is_line_end)  # [S] bits of branch ends
+        self._injection_mask = self._sum_bits(~self._is_line_end)  # [S] bits of loads, generators, storage
+        self._enumerate()
+        self.hash = self._digest()
+
+    @classmethod
+    def from_env(cls, env: Any) -> "Catalogue":
+        """The catalogue of a Grid2Op environment (36 substations: 67,106 ids in about 10 ms)."""
+        parameters = env.parameters
+        return cls(type(env), env.action_space, parameters.MAX_SUB_CHANGED, parameters.MAX_LINE_STATUS_CHANGED)
+
+    # -- building ---------------------------------------------------------------------------------------------------
+
+    def _enumerate(self) -> None:
+        codes = [self._partitions(s) for s in range(self._n_sub)]
+        counts = np.array([len(c) for c in codes])
+        first = 1 + _PER_LINE * self._n_line
+        self.offsets = np.concatenate([[first], first + np.cumsum(counts)]).astype(np.int32)
+        self.size = int(self.offsets[-1])
+        self.code = np.zeros(self.size, dtype=np.int32)
+        self.code[first:] = np.concatenate(codes)
+        self.kind = np.full(self.size, SUBSTATION, dtype=np.int8)
+        self.kind[0], self.kind[1:first] = NOOP, LINE
+        self.substation = np.full(self.size, -1, dtype=np.int16)
+        self.substation[first:] = np.repeat(np.arange(self._n_sub), counts)
+        self.line = np.full(self.size, -1, dtype=np.int16)
+        self.line[1:first] = np.repeat(np.arange(self._n_line), _PER_LINE)
+        for array in (self.code, self.kind, self.substation, self.line, self.offsets):
+            array.flags.writeable = False
+
+    def _partitions(self, substation: int) -> np.ndarray:
+        """int32 codes of a substation: element 0 on bus 1, every used bus with at least one branch end."""
+        n = len(self.positions[substation])
+        lines = int(self._line_mask[substation])
+        codes = np.arange(1 << (n - 1), dtype=np.int32)
+        on_second = codes & lines
+        codes = codes[(codes == 0) | ((on_second != 0) & (on_second != lines))]
+        return codes if len(codes) > 1 and lines else codes[:0]  # one topology alone is no choice
+
+    def _sum_bits(self, chosen: np.ndarray) -> np.ndarray:
+        """int32 [S]: bits of the chosen elements (bool [T]) of each substation."""
+        return np.bincount(self._sub_of, weights=self._weight * chosen, minlength=self._n_sub).astype(np.int32)
+
+    def _digest(self) -> str:
+        grid, digest = self._grid, hashlib.sha256()
+        for names in (grid.name_sub, grid.name_line, grid.name_load, grid.name_gen, grid.name_storage):
+            digest.update("\n".join(map(str, names)).encode() + b"\0")
+        layout = (grid.sub_info, self._or_pos, self._ex_pos, grid.load_pos_topo_vect, grid.gen_pos_topo_vect)
+        for array in (*layout, grid.storage_pos_topo_vect, self.offsets, self.code):
+            digest.update(np.ascontiguousarray(array, dtype=np.int64).tobytes())
+        return digest.hexdigest()[:32]
+
+    # -- what is legal now ------------------------------------------------------------------------------------------
+
+    def legal(self, obs: Any, ids: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
+        """Which ids may be played now; bool [N], or for the given ids only.
+
+        Masked: what is on cooldown; a line that is attacked, in maintenance or about to be (its switch would be
+        undone in the same step); reconnecting a live line or to an empty bus, disconnecting a dead one; whatever
+        leaves a load, generator or storage unit on a bus without a branch; a substation action that changes nothing,
+        the two bus labels swapped included. Id 0 is always legal.
+        """
+        chosen = np.arange(self.size) if ids is None else np.asarray(ids, dtype=np.int64).reshape(-1)
+        legal = self.kind[chosen] == NOOP
+        lines = self.kind[chosen] == LINE
+        if lines.any() and self._max_lines > 0:
+            legal[lines] = self._legal_switches(obs).reshape(-1)[chosen[lines] - 1]
+        substations = self.kind[chosen] == SUBSTATION
+        if substations.any() and self._max_substations > 0:
+            legal[substations] = self._legal_partitions(obs, chosen[substations])
+        return legal
+
+    def _legal_switches(self, obs: Any) -> np.ndarray:
+        """bool [L, 5]: disconnect, and reconnect on (1,1), (1,2), (2,1), (2,2)."""
+        topo, status = obs.topo_vect, obs.line_status
+        free = (obs.time_before_cooldown_line == 0) & ~np.isin(obs.time_next_maintenance, (0, 1))
+        node = self._sub_of * 2 + topo - 1  # [T] node of each element; wrong where topo is -1, never read there
+        live = topo > 0
+        branches = np.bincount(node[live & self._is_line_end], minlength=2 * self._n_sub)
+        others = np.bincount(node[live & ~self._is_line_end], minlength=2 * self._n_sub)
+        legal = np.zeros((self._n_line, _PER_LINE), dtype=bool)
+        strands = np.zeros(self._n_line, dtype=bool)
+        for pos in (self._or_pos, self._ex_pos):
+            at = np.where(status, node[pos], 0)
+            strands |= (branches[at] == 1) & (others[at] > 0)
+        legal[:, 0] = free & status & ~strands
+        used = (branches + others) > 0
+        for column, (bus_or, bus_ex) in enumerate(_PAIRS, start=1):
+            ends_used = used[self._sub_of[self._or_pos] * 2 + bus_or - 1] & used[self._sub_of[self._ex_pos] * 2 + bus_ex - 1]
+            legal[:, column] = free & ~status & ends_used
+        return legal
+
+    def _legal_partitions(self, obs: Any, ids: np.ndarray) -> np.ndarray:
+        sub, code = self.substation[ids], self.code[ids]
+        live = self._sum_bits(obs.topo_vect > 0)[sub]
+        now = self._sum_bits(obs.topo_vect == 2)[sub]
+        lines, others = self._line_mask[sub] & live, self._injection_mask[sub] & live
+        second = code & live
+        first = live & ~code
+        fed = ((second & others) == 0) | ((second & lines) != 0)
+        fed &= ((first & others) == 0) | ((first & lines) != 0)
+        return fed & (second != now) & (first != now) & (obs.time_before_cooldown_sub == 0)[sub]
+
+    def distinct(self, obs: Any) -> np.ndarray:
+        """bool [N]: the legal ids, one for each different effect.
+
+        While a line is dead its end counts for nothing, so several ids of a substation do the same. Kept is the one
+        that leaves dead ends on bus 1 and the first live element on bus 1.
+        """
+        mask = self.legal(obs)
+        live = self._sum_bits(obs.topo_vect > 0)
+        full = self._line_mask | self._injection_mask
+        for s in np.flatnonzero((live != full) & (self.offsets[1:] > self.offsets[:-1])):
+            rows = slice(self.offsets[s], self.offsets[s + 1])
+            leading = 1 << (int(live[s]).bit_length() - 1) if live[s] else 0
+            mask[rows] &= (self.code[rows] & ~live[s] & full[s] == 0) & (self.code[rows] & leading == 0)
+        return mask
+
+    # -- from ids to Grid2Op and back -------------------------------------------------------------------------------
+
+    def action(self, ids: Sequence[int], obs: Any) -> Any:
+        """The Grid2Op action that plays these ids together now.
+
+        What is not legal now is left out: an id that `legal` masks, a second substation or line where the rules
+        allow one, and the entries of dead lines in a substation action (Grid2Op #693: they would make it a
+        reconnection, and the whole action illegal). A reconnection that goes along with a move that empties its bus
+        takes the other bus.
+        """
+        action = self._new_action()
+        playable = [int(i) for i, ok in zip(ids, self.legal(obs, ids), strict=True) if ok and self.kind[i] != NOOP]
+        if not playable:
+            return action
+        buses = np.zeros(self._dim, dtype=np.int32)
+        substations = list(dict.fromkeys(i for i in playable if self.kind[i] == SUBSTATION))[: self._max_substations]
+        for i in substations:
+            where = self.positions[self.substation[i]]
+            buses[where] = np.where(obs.topo_vect[where] > 0, self._buses(i), 0)
+        switches: dict[int, int] = {}
+        for i in playable:
+            if self.kind[i] == LINE and len(switches) < self._max_lines:
+                switches.setdefault(int(self.line[i]), (i - 1) % _PER_LINE)
+        after = np.where(buses > 0, buses, obs.topo_vect)
+        for line, column in switches.items():
+            ends = (self._or_pos[line], self._ex_pos[line])
+            if column == 0:
+                action.set_line_status = [(line, -1)]
+                buses[list(ends)] = 0  # disconnecting and moving the same end would be ambiguous
+            else:
+                for end, bus in zip(ends, _PAIRS[column - 1], strict=True):
+                    used = bool((after[self.positions[self._sub_of[end]]] == bus).any())
+                    buses[end] = bus if used else 3 - bus
+        if buses.any():
+            action.set_bus = buses
+        return action
+
+    def _buses(self, action_id: int) -> np.ndarray:
+        """int8 [n]: the bus (1 or 2) of each element of the substation."""
+        where = self.positions[self.substation[action_id]]
+        return 1 + ((self.code[action_id] & self._weight[where]) != 0).astype(np.int8)
+
+    def bus_rows(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """int8 [n, T]: target bus of each element, 0 where untouched (reconnections set both ends, disconnections -1)."""
+        chosen = np.asarray(ids, dtype=np.int64).reshape(-1)
+        rows = np.zeros((len(chosen), self._dim), dtype=np.int8)
+        moved = self._sub_of[None, :] == self.substation[chosen][:, None]
+        rows[moved] = (1 + ((self.code[chosen][:, None] & self._weight[None, :]) != 0))[moved]
+        for row in np.flatnonzero(self.kind[chosen] == LINE):
+            line, column = self.line[chosen[row]], (chosen[row] - 1) % _PER_LINE
+            ends = [self._or_pos[line], self._ex_pos[line]]
+            rows[row, ends] = -1 if column == 0 else _PAIRS[column - 1]
+        return rows
+
+    def find(self, substation: int, buses: Sequence[int]) -> int | None:
+        """Id of the partition of a substation, or None where the catalogue has none.
+
+        Args:
+            substation: Index of the substation.
+            buses: Bus of each of its elements in the order of `positions`; the labels may be swapped, and what is
+                neither 1 nor 2 (a dead line) counts as the first element's bus.
+        """
+        if not 0 <= substation < self._n_sub or len(buses) != len(self.positions[substation]):
+            return None
+        given = np.asarray(buses)
+        known = given[(given == 1) | (given == 2)]
+        first = given[0] if given[0] in (1, 2) else (known[0] if len(known) else 1)
+        second = (given != first) & ((given == 1) | (given == 2))
+        code = int(self._weight[self.positions[substation]][second].sum())
+        start, end = self.offsets[substation], self.offsets[substation + 1]
+        at = start + int(np.searchsorted(self.code[start:end], code))
+        return int(at) if at < end and self.code[at] == code else None
+
+    def find_line(self, line: int, status: int, or_bus: int = 1, ex_bus: int = 1) -> int | None:
+        """Id of a line switch: `status` <= 0 disconnects, else reconnects on the two buses; None if there is none."""
+        if not 0 <= line < self._n_line:
+            return None
+        if status <= 0:
+            return 1 + _PER_LINE * line
+        if (or_bus, ex_bus) not in _PAIRS:
+            return None
+        return 2 + _PER_LINE * line + _PAIRS.index((or_bus, ex_bus))
+
+    def reference(self, substation: int) -> int | None:
+        """Id that puts a whole substation on bus 1, or None where it has a single topology."""
+        start, end = self.offsets[substation], self.offsets[substation + 1]
+        return int(start) if end > start else None
+
+    def describe(self, action_id: int) -> dict:
+        """What an id does, as plain JSON types; the same words name elements everywhere."""
+        kind = int(self.kind[action_id])
+        if kind == NOOP:
+            return {"kind": "do-nothing", "substation": None, "line": None, "assignment": {}}
+        if kind == LINE:
+            line, column = int(self.line[action_id]), (action_id - 1) % _PER_LINE
+            buses = (-1, -1) if column == 0 else _PAIRS[column - 1]
+            names = (f"line {line} origin", f"line {line} extremity")
+            verb = "disconnect" if column == 0 else "reconnect"
+            return {"kind": verb, "substation": None, "line": line, "assignment": dict(zip(names, buses, strict=True))}
+        sub = int(self.substation[action_id])
+        names_buses = zip(self.element_names(sub), map(int, self._buses(action_id)), strict=True)
+        return {"kind": "substation", "substation": sub, "line": None, "assignment": dict(names_buses)}
+
+    def element_names(self, substation: int) -> list[str]:
+        """Names of a substation's elements in the order of `positions`: `line 5 origin`, `load 3`, `generator 2`."""
+        grid = self._grid
+        kinds = (
+            ("load {}", grid.load_pos_topo_vect),
+            ("generator {}", grid.gen_pos_topo_vect),
+            ("storage {}", grid.storage_pos_topo_vect),
+            ("line {} origin", self._or_pos),
+            ("line {} extremity", self._ex_pos),
+        )
+        named = {int(pos): name.format(i) for name, table in kinds for i, pos in enumerate(table)}
+        return [named[int(pos)] for pos in self.positions[substation]]

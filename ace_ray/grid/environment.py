@@ -1,0 +1,107 @@
+"""Real Grid2Op environments with the LightSim backend, on any data set, with fast resets."""
+
+import importlib.util
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import grid2op
+import grid2op.MakeEnv.PathUtils as grid2op_paths
+from grid2op.Chronics import GridStateFromFile, Multifolder
+from grid2op.Exceptions import Grid2OpException
+from grid2op.MakeEnv.Make import TEST_DEV_ENVS
+from grid2op.Reward import ConstantReward
+from lightsim2grid import LightSimBackend
+
+from ace_ray.config.errors import DataError
+from ace_ray.config.grid import GridSettings
+from ace_ray.grid.chronics import CachedMultifolder, reserve_cache
+from ace_ray.grid.data import DataSet, data_id, open_data
+
+_MULTIMIX = ".multimix"
+
+
+def environment_folder(name: str) -> Path:
+    """The folder of an environment: a path, one inside the grid2op package, or one downloaded earlier.
+
+    Raises:
+        DataError: No such environment on this machine; the message says how to download it.
+    """
+    if os.path.isdir(name):
+        folder = Path(name).resolve()
+    elif name in TEST_DEV_ENVS:
+        folder = Path(TEST_DEV_ENVS[name])
+    else:
+        folder = Path(grid2op_paths.DEFAULT_PATH_DATA) / name
+    if not (folder / "grid.json").exists() and not (folder / _MULTIMIX).exists():
+        raise DataError(
+            f"environment '{name}' is neither inside the grid2op package nor in {grid2op_paths.DEFAULT_PATH_DATA}",
+            f'download it with: python -c "import grid2op; grid2op.make(\'{name}\')", or set grid.env to one of: '
+            + ", ".join(sorted(n for n in TEST_DEV_ENVS if n.startswith(("l2rpn", "rte", "educ")))),
+        )
+    if (folder / _MULTIMIX).exists():
+        mixes = sorted(p.name for p in folder.iterdir() if p.is_dir())
+        raise DataError(
+            f"environment '{name}' is a set of mixes, of which one must be chosen",
+            f"set grid.env to the folder of one mix: {', '.join(str(folder / mix) for mix in mixes)}",
+        )
+    return folder
+
+
+def data_set(settings: GridSettings) -> DataSet:
+    """The data set that the settings name, without building the environment."""
+    folder = environment_folder(settings.env)
+    return open_data(str(folder), data_id(settings.env, settings.data))
+
+
+def make_env(settings: GridSettings) -> Any:
+    """Build the environment: real rules, opponent and maintenance; forecasts on, so that `obs.simulate` works.
+
+    Grid2Op's own reward is switched off (`ConstantReward`): the decision environment computes the reward of
+    `RewardSettings` from observations. Nothing is written anywhere.
+
+    Returns:
+        A `grid2op.Environment`, with its data set in `env.ace_data` and its settings name in `env.ace_name`.
+
+    Raises:
+        DataError: Unknown environment, or chronics that are missing or made for another grid.
+    """
+    folder = environment_folder(settings.env)
+    data = open_data(str(folder), data_id(settings.env, settings.data))
+    reserve_cache(settings.cache_mb)
+    options: dict[str, Any] = {"chronics_path": data.path}
+    if _reads_files(folder):
+        options["chronics_class"] = CachedMultifolder
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            env = grid2op.make(
+                str(folder),
+                test=True,
+                backend=LightSimBackend(),
+                reward_class=ConstantReward,
+                **options,
+            )
+    except Grid2OpException as error:
+        raise DataError(
+            f"environment '{settings.env}' cannot be built on the chronics in {data.path}: {error}",
+            "the chronics must name the loads and generators of this environment",
+        ) from error
+    env.ace_data = data
+    env.ace_name = settings.env
+    return env
+
+
+def _reads_files(folder: Path) -> bool:
+    """Whether the environment reads its series from CSV files, which `CachedMultifolder` knows how to share."""
+    spec = importlib.util.spec_from_file_location("_environment_config", folder / "config.py")
+    if spec is None or spec.loader is None:
+        return False
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.config
+    feeding = config.get("data_feeding_kwargs") or {}
+    values = feeding.get("gridvalueClass") or config.get("grid_value_class")
+    chronics = config.get("chronics_class") or Multifolder
+    return issubclass(chronics, Multifolder) and isinstance(values, type) and issubclass(values, GridStateFromFile)

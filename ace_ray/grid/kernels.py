@@ -1,0 +1,314 @@
+"""Compiled kernels of the linear screen: bus splitting of a whole substation in one pass (DESIGN §4).
+
+A pattern says which elements of a substation sit on its second bus: bit e for element e, in the order of
+`GridModel.elements`; element 0 is always on the first bus (the complement is the same network), so a substation of E
+elements has 2^(E-1) patterns, indexed by `pattern >> 1`. For a moved set M
+
+    delta = (P_M - sum_M f_l) / (sum_M b_l - v_M' X v_M),   f' = f + delta * D_M,   D_M = b_M - diag(b) A X v_M,
+
+with everything relative to the substation *merged* to one bus. All sums over M are partial sums of single elements: the
+low bits and the high bits each get a table, and a pattern costs one addition of the two. The loops run over the low
+half, contiguous, so that the compiler vectorises them, and stop for a block of patterns as soon as every one of them
+is known to be worse than the worst one kept.
+"""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from ace_ray.grid.linear import DENOMINATOR
+from ace_ray.grid.model import FloatArray, IntArray
+
+FAST = {"reassoc", "contract", "arcp", "nsz"}  # infinities and NaN keep their meaning
+HUGE = 1e30  # rho^2 of a pattern that cannot be used
+ISLAND = 5.0  # rho of an outage that cuts the grid in two
+LOW_BITS = 8
+LINES_PER_CHECK = 8  # lines between two looks whether a block can be given up
+
+
+@njit(cache=True)
+def merge(
+    s: int, n_sub: int, elements: IntArray, node: IntArray, node_or: IntArray, node_ex: IntArray, b: FloatArray,
+    X: FloatArray, theta: FloatArray,
+) -> tuple[bool, int, FloatArray, float, FloatArray]:
+    """Bring substation s to one bus.
+
+    Returns:
+        split: whether it has two buses now; home: its node once merged; D [L], delta and the row u' X [N] of the merging,
+        f_merged = f + delta * D and X_merged = X - (u' X)' (u' X) / (u' X u), u = e_first - e_second. Zeros if not split.
+    """
+    D = np.zeros(b.size)
+    first = second = False
+    for position in elements:
+        first |= node[position] == s
+        second |= node[position] == s + n_sub
+    home = s + n_sub if second and not first else s
+    row = np.zeros(X.shape[0])
+    if not (first and second):
+        return False, home, D, 0.0, row
+    row[:] = X[s] - X[s + n_sub]
+    denominator = row[s] - row[s + n_sub]
+    if denominator <= 0.0:
+        return False, home, D, 0.0, row
+    for line in range(b.size):
+        if node_or[line] >= 0:
+            D[line] = -b[line] * (row[node_or[line]] - row[node_ex[line]]) / denominator
+    return True, home, D, theta[s] - theta[s + n_sub], row / np.sqrt(denominator)
+
+
+@njit(cache=True)
+def substation_tables(
+    s: int, n_sub: int, elements: IntArray, pos_line: IntArray, pos_sign: IntArray, injection: FloatArray,
+    node: IntArray, node_or: IntArray, node_ex: IntArray, b: FloatArray, X: FloatArray, H: FloatArray,
+    theta: FloatArray, p_or: FloatArray, p_ex: FloatArray, outages: IntArray,
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray, FloatArray, FloatArray, IntArray]:
+    """What the elements of substation s contribute when moved to another bus, everything merged to one bus first.
+
+    Returns:
+        f [L] merged flows at the origin; h [L, O] merged response to the ends of each outage line; numerator [E]; sum_b [E];
+        gram [E, E] = v_e' X v_e'; D [E, L]; outage_numerator [O, E]; kind [E]: 0 out of service, 1 branch end, 2 injection.
+    """
+    n_line, n_el, n_out = b.size, elements.size, outages.size
+    split, home, merge_D, merge_delta, row = merge(s, n_sub, elements, node, node_or, node_ex, b, X, theta)
+    f, h = p_or + merge_delta * merge_D, np.empty((n_line, n_out))
+    for o in range(n_out):
+        k = outages[o]
+        response = row[node_or[k]] - row[node_ex[k]] if split and node_or[k] >= 0 else 0.0
+        for line in range(n_line):
+            h[line, o] = H[line, k]
+            if response != 0.0 and node_or[line] >= 0:
+                h[line, o] -= b[line] * (row[node_or[line]] - row[node_ex[line]]) * response
+    numerator, sum_b, kind = np.zeros(n_el), np.zeros(n_el), np.zeros(n_el, np.int32)
+    far, XV = np.zeros(n_el, np.int32), np.zeros((n_el, X.shape[0]))
+    D, gram, outage_numerator = np.zeros((n_el, n_line)), np.zeros((n_el, n_el)), np.zeros((n_out, n_el))
+    for e in range(n_el):
+        line, sign = pos_line[elements[e]], pos_sign[elements[e]]
+        if line < 0:
+            kind[e] = 2
+            numerator[e] = injection[elements[e]]
+            continue
+        if node_or[line] < 0:
+            continue
+        kind[e] = 1
+        sum_b[e] = b[line]
+        numerator[e] = -((p_or[line] if sign > 0 else p_ex[line]) + sign * merge_delta * merge_D[line])
+        far[e] = node_ex[line] if sign > 0 else node_or[line]
+        correction = row[home] - row[far[e]]
+        for i in range(X.shape[0]):
+            XV[e, i] = b[line] * (X[i, home] - X[i, far[e]] - row[i] * correction)
+        for other in range(n_line):
+            if node_or[other] >= 0:
+                D[e, other] = -b[other] * (XV[e, node_or[other]] - XV[e, node_ex[other]])
+        D[e, line] += sign * b[line]
+        for o in range(n_out):
+            outage_numerator[o, e] = sign * ((1.0 if outages[o] == line else 0.0) - h[line, o])
+    for e in range(n_el):
+        if kind[e] == 1:
+            line = pos_line[elements[e]]
+            for other in range(n_el):
+                gram[e, other] = b[line] * (XV[other, home] - XV[other, far[e]])
+    return f, h, numerator, sum_b, gram, D, outage_numerator, kind
+
+
+@njit(cache=True)
+def _subset_sums(values: FloatArray, first: int, bits: int, out: FloatArray) -> None:
+    """out[m] = sum of values[first + i] over the set bits i of m, for all m < 2^bits."""
+    out[0] = 0.0
+    for i in range(bits):
+        for m in range(1 << i):
+            out[(1 << i) + m] = out[m] + values[first + i]
+
+
+@njit(cache=True)
+def _quadratic_sums(gram: FloatArray, first: int, bits: int, out: FloatArray) -> None:
+    """out[m] = sum of gram over the pairs of set bits of m."""
+    out[0] = 0.0
+    for i in range(bits):
+        for m in range(1 << i):
+            total = gram[first + i, first + i]
+            for j in range(i):
+                if m >> j & 1:
+                    total += 2.0 * gram[first + i, first + j]
+            out[(1 << i) + m] = out[m] + total
+
+
+@njit(cache=True)
+def _sift(values: NDArray[np.float32], ids: IntArray, value: float, identity: int) -> None:
+    """Replace the root (the largest) of the heap."""
+    size, i = values.size, 0
+    while True:
+        child = 2 * i + 1
+        if child >= size:
+            break
+        if child + 1 < size and values[child + 1] > values[child]:
+            child += 1
+        if values[child] <= value:
+            break
+        values[i], ids[i] = values[child], ids[child]
+        i = child
+    values[i], ids[i] = value, identity
+
+
+@njit(cache=True, fastmath=FAST)
+def _flow_pass(m, delta, low_D, high_D, f, q2, c2, lines, threshold):  # type: ignore[no-untyped-def]
+    """m = max(m, rho^2 of `lines`) for a block of patterns [P]; true when all of them exceed the threshold."""
+    for start in range(0, lines.size, LINES_PER_CHECK):
+        for at in range(start, min(start + LINES_PER_CHECK, lines.size)):
+            line = lines[at]
+            fl, ql, cl, shift = f[line], q2[line], c2[line], high_D[line]
+            column = low_D[line]
+            for p in range(m.size):
+                t = fl + delta[p] * (column[p] + shift)
+                value = (t * t + ql) * cl
+                m[p] = value if value > m[p] else m[p]
+        if m.min() >= threshold:
+            return True
+    return False
+
+
+@njit(cache=True, fastmath=FAST)
+def _outage_pass(m, g, e, k, low_D, high_D, f, h, q2, c2, lines, threshold):  # type: ignore[no-untyped-def]
+    """As `_flow_pass`, after the loss of line k: flows f + h g + e D with g the lost flow over 1 - H'_kk."""
+    for start in range(0, lines.size, LINES_PER_CHECK):
+        for at in range(start, min(start + LINES_PER_CHECK, lines.size)):
+            line = lines[at]
+            if line == k:
+                continue
+            fl, hl, ql, cl, shift = f[line], h[line], q2[line], c2[line], high_D[line]
+            column = low_D[line]
+            for p in range(m.size):
+                t = fl + hl * g[p] + e[p] * (column[p] + shift)
+                value = (t * t + ql) * cl
+                m[p] = value if value > m[p] else m[p]
+        if m.min() >= threshold:
+            return True
+    return False
+
+
+@njit(cache=True, fastmath=FAST)
+def _outage_scalars(m, delta, inverse, num_low, num_high, D_low, D_high, f_k, h_kk, g, e):  # type: ignore[no-untyped-def]
+    """g and e of `_outage_pass` for a block [P]; a lost line that leaves an island sets m to ISLAND^2."""
+    for p in range(m.size):
+        r = (num_low[p] + num_high) * inverse[p]
+        d = D_low[p] + D_high
+        room = 1.0 - h_kk - r * d
+        if room < 1e-4:
+            g[p] = 0.0
+            m[p] = max(m[p], ISLAND * ISLAND)
+        else:
+            g[p] = (f_k + delta[p] * d) / room
+        e[p] = delta[p] + r * g[p]
+
+
+@njit(cache=True)
+def rank_substation(  # noqa: C901 - one pass with its tables; cutting it would hide the order of the early exits
+    tables, ids, present: int, alive_mask: int, q2, c2, lines, outages, outage_lines, zero, keep: int, every
+):  # type: ignore[no-untyped-def]
+    """Rank all patterns of one substation by rho^2.
+
+    Args:
+        tables: Result of `substation_tables`.
+        ids: [2^(E-1)] catalogue id of a pattern, -1 where there is none.
+        present: Present pattern on the elements of `alive_mask` (full pattern, bit 0 included); it and its complement
+            are left out.
+        alive_mask: Elements in service: a pattern that moves another one is left out if its twin without exists.
+        q2, c2: [L] of the linearisation.  lines: [*] lines in service, the most loaded first.
+        outages: [O] outage lines (order of the tables).  outage_lines: [O, *] lines in the order to look at after each.
+            With no outages the objective is rho^2 now, else the worst of now and after each outage.
+        zero: [1] of the dtype to work in.
+        keep: How many to keep.
+        every: [catalogue size] receives the rho^2 of every pattern (no early exit), or [0].
+
+    Returns:
+        values [keep] and ids [keep] of the best, unordered; ids -1 where fewer exist.
+    """
+    f64, h64, numerator, sum_b, gram, D, outage_numerator, kind = tables
+    n_el, n_line, n_out = kind.size, f64.size, outages.size
+    bits = n_el - 1
+    low = min(bits, LOW_BITS)
+    high = bits - low
+    n_low, n_high = 1 << low, 1 << high
+    dt = zero.dtype
+    f, h = f64.astype(dt), h64.T.copy().astype(dt)
+    sums = np.empty((2, 3, max(n_low, n_high)))  # numerator, sum_b, gram of low and high halves
+    counts = np.empty((2, 2, max(n_low, n_high)))  # branches and injections moved
+    branch, inject = (kind == 1).astype(np.float64), (kind == 2).astype(np.float64)
+    for half in range(2):
+        first, width = (1, low) if half == 0 else (1 + low, high)
+        _subset_sums(numerator, first, width, sums[half, 0])
+        _subset_sums(sum_b, first, width, sums[half, 1])
+        _quadratic_sums(gram, first, width, sums[half, 2])
+        _subset_sums(branch, first, width, counts[half, 0])
+        _subset_sums(inject, first, width, counts[half, 1])
+    low_D, high_D = np.zeros((n_line, n_low), dt), np.zeros((n_high, n_line), dt)
+    buffer = np.empty(max(n_low, n_high))
+    for line in range(n_line):
+        if c2[line] > 0.0:
+            _subset_sums(D[:, line], 1, low, buffer)
+            low_D[line] = buffer[:n_low]
+            _subset_sums(D[:, line], 1 + low, high, buffer)
+            high_D[:, line] = buffer[:n_high]
+    low_out, high_out = np.empty((n_out, n_low), dt), np.empty((n_out, n_high), dt)
+    for o in range(n_out):
+        _subset_sums(outage_numerator[o], 1, low, buffer)
+        low_out[o] = buffer[:n_low]
+        _subset_sums(outage_numerator[o], 1 + low, high, buffer)
+        high_out[o] = buffer[:n_high]
+    n_branch, n_inject = branch.sum(), inject.sum()
+    absent = ~present & alive_mask
+    best, best_ids = np.full(keep, HUGE, dt), np.full(keep, -1, np.int32)
+    m, delta, inverse = np.empty(n_low, dt), np.empty(n_low, dt), np.empty(n_low, dt)
+    g, e = np.empty(n_low, dt), np.empty(n_low, dt)
+    weights, cross = np.zeros(n_el), np.empty(n_low)
+    for hi in range(n_high):
+        for j in range(low):
+            total = 0.0
+            for i in range(high):
+                if hi >> i & 1:
+                    total += gram[1 + low + i, 1 + j]
+            weights[j] = 2.0 * total
+        _subset_sums(weights, 0, low, cross)
+        for lo in range(n_low):
+            index = hi << low | lo
+            pattern = index << 1
+            moved = pattern & alive_mask
+            delta[lo] = inverse[lo] = 0.0
+            m[lo] = HUGE
+            if ids[index] < 0 or moved == present or moved == absent:
+                continue
+            if moved != pattern and ids[moved >> 1] >= 0:
+                continue
+            branches, injections = counts[0, 0, lo] + counts[1, 0, hi], counts[0, 1, lo] + counts[1, 1, hi]
+            if branches == 0.0 or branches == n_branch:
+                if (branches == 0.0 and injections == 0.0) or (branches > 0.0 and injections == n_inject):
+                    m[lo] = 0.0  # nothing or everything moved: the merged substation
+                continue
+            susceptance = sums[0, 1, lo] + sums[1, 1, hi]
+            denominator = susceptance - (sums[0, 2, lo] + sums[1, 2, hi] + cross[lo])
+            if denominator > DENOMINATOR * susceptance:
+                m[lo] = 0.0
+                inverse[lo] = 1.0 / denominator
+                delta[lo] = (sums[0, 0, lo] + sums[1, 0, hi]) / denominator
+        threshold = best[0] if every.size == 0 else dt.type(np.inf)
+        if m.min() >= threshold:
+            continue
+        if _flow_pass(m, delta, low_D, high_D[hi], f, q2, c2, lines, threshold):
+            continue
+        given_up = False
+        for o in range(n_out):
+            k = outages[o]
+            _outage_scalars(
+                m, delta, inverse, low_out[o], high_out[o, hi], low_D[k], high_D[hi, k], f[k], h[o, k], g, e
+            )
+            given_up = _outage_pass(m, g, e, k, low_D, high_D[hi], f, h[o], q2, c2, outage_lines[o], threshold)
+            if given_up:
+                break
+        if given_up:
+            continue
+        for lo in range(n_low):
+            identity = ids[hi << low | lo]
+            if every.size > 0 and identity >= 0:
+                every[identity] = m[lo]
+            if m[lo] < best[0] and m[lo] < HUGE:
+                _sift(best, best_ids, m[lo], identity)
+    return best, best_ids
