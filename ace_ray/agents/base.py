@@ -1,0 +1,61 @@
+"""The Grid2Op agent that every agent of ours is: rules while the grid is safe, one choice where it is critical."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from typing import Any
+
+from grid2op.Agent import BaseAgent
+
+from ace_ray.grid.engine import Decision, DecisionEngine
+
+
+class RuleAgent(BaseAgent):
+    """Asks the engine whether the state is critical; there it plays the slot that `choose` names, else the rules.
+
+    It needs observations only, never the environment, so it runs under Grid2Op's Runner and inside an export alike.
+
+    Attributes:
+        engine: the decision engine; several agents of one process may share it.
+        decision_seconds: wall time of each critical decision since the start, candidates included.
+        decisions: number of critical decisions of this episode.
+        last: the last decision of this episode, None before the first.
+        last_slot: the slot played at `last`.
+        last_ids: catalogue ids of the last action, `()` for doing nothing.
+    """
+
+    def __init__(self, action_space: Any, engine: DecisionEngine) -> None:
+        super().__init__(action_space)
+        self.engine = engine
+        self.decision_seconds: list[float] = []
+        self._forget()
+
+    def _forget(self) -> None:
+        self.decisions = 0
+        self.last: Decision | None = None
+        self.last_slot = 0
+        self.last_ids: tuple[int, ...] = ()
+
+    def reset(self, obs: Any) -> None:
+        """Forgets the episode; Grid2Op calls it with the first observation."""
+        self._forget()
+
+    @abstractmethod
+    def choose(self, decision: Decision, observation: Any) -> int:
+        """Returns the slot to play, a legal one (`decision.mask`)."""
+
+    def act(self, observation: Any, reward: float, done: bool = False) -> Any:
+        """Returns the Grid2Op action for this observation."""
+        started = time.perf_counter()
+        if self.engine.critical(observation) is None:
+            self.last_ids = tuple(self.engine.rules.calm_action(observation))
+            return self.engine.action(self.last_ids, observation)
+        decision = self.engine.decide(observation)
+        slot = int(self.choose(decision, observation))
+        self.last_ids = tuple(self.engine.ids_for(decision, slot))
+        action = self.engine.action(self.last_ids, observation)
+        self.decision_seconds.append(time.perf_counter() - started)
+        self.decisions += 1
+        self.last, self.last_slot = decision, slot
+        return action

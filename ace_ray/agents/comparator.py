@@ -1,0 +1,159 @@
+"""Plays two actions from one rebuilt state and follows them by the same continuation (DESIGN §4, *Better*)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ace_ray.agents.fate import Fate, best, pivotal, salvageable, verdict
+from ace_ray.agents.greedy import Greedy
+from ace_ray.agents.rebuild import Rebuilder
+from ace_ray.config.errors import GridMismatchError
+from ace_ray.config.grid import GridSettings
+from ace_ray.grid.engine import Decision, DecisionEngine
+from ace_ray.grid.scenario import episode_length
+from ace_ray.grid.snapshot import Snapshot
+
+__all__ = ["Comparator", "Fate", "best", "pivotal", "salvageable", "verdict"]
+
+DECISIONS_KEPT = 32
+
+
+class Comparator:
+    """Fates of actions at snapshots; validity, weights, labels, gate and evaluation all ask here.
+
+    An action is played together with the reconnection that goes along with it, then rules + greedy (no check) follow
+    until H steps are played, the scenario ends or the grid goes black. The environment is exact: opponent and
+    maintenance do what they would have done. A fate depends on snapshot, id and settings alone, so it is cached.
+
+    Args:
+        env: an environment of its own, reset and stepped here; nobody else may touch it.
+        engine: decision engine of that environment; its proposal memory is part of the continuation.
+        settings: `compare` sets horizon, tie and the size of the compared set.
+        keep: copies of the environment kept near decisions (about 2 MB each).
+    """
+
+    def __init__(self, env: Any, engine: DecisionEngine, settings: GridSettings, keep: int = 12) -> None:
+        self.engine = engine
+        self.settings = settings
+        self.rebuilder = Rebuilder(env, engine.catalogue, keep)
+        self.replays = 0  # actions followed so far, cached ones not counted
+        self.steps = 0  # environment steps of these
+        self._continuation = Greedy(env.action_space, engine)
+        self._fates: dict[tuple[str, int], Fate] = {}
+        self._decisions: OrderedDict[str, Decision] = OrderedDict()
+
+    # -- states ----------------------------------------------------------------------------------------------------
+
+    def hold(self, snapshots: Iterable[Snapshot]) -> None:
+        """Says which snapshots are asked about next: those of one episode then cost one replay together."""
+        self.rebuilder.hold(snapshots)
+
+    def observation(self, snapshot: Snapshot) -> Any:
+        """The observation at the snapshot."""
+        return self.rebuilder.observation(snapshot)
+
+    def decision(self, snapshot: Snapshot) -> Decision:
+        """The engine's decision at the snapshot, without proposals or exploratory slots."""
+        key = snapshot.key()
+        if key not in self._decisions:
+            self._decisions[key] = self.engine.decide(self.observation(snapshot))
+            while len(self._decisions) > DECISIONS_KEPT:
+                self._decisions.popitem(last=False)
+        return self._decisions[key]
+
+    def compared_set(self, decision: Decision, played: int) -> tuple[int, ...]:
+        """C: do-nothing, the played action, and the first `compare.first` legal slots by score, each id once."""
+        legal = np.flatnonzero(decision.mask & (decision.ids > 0))
+        ranked = legal[np.argsort(-decision.score[legal], kind="stable")][: self.settings.compare.first]
+        return tuple(dict.fromkeys((0, int(played), *(int(i) for i in decision.ids[ranked]))))
+
+    # -- fates -----------------------------------------------------------------------------------------------------
+
+    def fate(self, snapshot: Snapshot, id: int) -> Fate:
+        """The fate of catalogue id `id` at the snapshot, from the cache where it is known."""
+        key = (snapshot.key(), int(id))
+        if key not in self._fates:
+            self._fates[key] = self._follow(snapshot, int(id))
+        return self._fates[key]
+
+    def fates(self, snapshot: Snapshot, ids: Sequence[int]) -> dict[int, Fate]:
+        """The fates of several ids, by id."""
+        return {int(i): self.fate(snapshot, i) for i in ids}
+
+    def known(self, snapshot: Snapshot) -> dict[int, Fate]:
+        """The cached fates at the snapshot, by id."""
+        key = snapshot.key()
+        return {i: fate for (at, i), fate in self._fates.items() if at == key}
+
+    def verdict(self, a: Fate, b: Fate) -> str:
+        """Of `a` against `b`: 'better', 'tie' or 'worse', at the tie of the settings."""
+        return verdict(a, b, self.settings.compare.tie)
+
+    def salvageable(self, fates: dict[int, Fate], played: int) -> bool:
+        """See `ace_ray.agents.fate.salvageable`."""
+        return salvageable(fates, played)
+
+    def pivotal(self, fates: dict[int, Fate]) -> bool:
+        """See `ace_ray.agents.fate.pivotal`."""
+        return pivotal(fates)
+
+    def _follow(self, snapshot: Snapshot, id: int) -> Fate:
+        length = episode_length(self.rebuilder.env, snapshot.scenario)
+        horizon = min(self.settings.compare.horizon, length - snapshot.step)
+        env, obs = self.rebuilder.copy(snapshot)
+        ids = self.engine.ids_with(self.observation(snapshot), id)
+        action = self.engine.action(ids, obs)
+        self._continuation.reset(obs)
+        total, alive, steps, dead = 0.0, 0.0, 0, False
+        while steps < horizon and not dead:
+            obs, _, done, info = env.step(action)
+            steps += 1
+            dead = is_blackout(done, info)
+            reward = step_reward(obs, dead, self.settings.reward)
+            total += reward
+            if not dead:
+                alive += reward
+                if steps < horizon:
+                    action = self._continuation.act(obs, reward, done)
+        env.close()
+        self.replays += 1
+        self.steps += steps
+        lived = steps - dead
+        return Fate(not dead, steps, total, alive / lived * horizon if lived else 0.0)
+
+    # -- the cache on disk -----------------------------------------------------------------------------------------
+
+    def context(self) -> str:
+        """Hash of all that a fate depends on besides snapshot and id."""
+        parts = {
+            "catalogue": self.engine.catalogue.hash,
+            "memory": sorted(int(i) for i in self.engine.memory),
+            "settings": self.settings.model_dump(exclude={"data": True, "compare": {"tie", "first"}}),
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The cache as JSON-able rows `{context, snapshot, id, fate}`."""
+        context = self.context()
+        return [{"context": context, "snapshot": k, "id": i, "fate": f.to_json()} for (k, i), f in self._fates.items()]
+
+    def load_rows(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Takes up rows that `rows` wrote.
+
+        Raises:
+            GridMismatchError: made with another catalogue, memory or other settings: its fates would not be ours.
+        """
+        context = self.context()
+        for row in rows:
+            if row["context"] != context:
+                raise GridMismatchError(
+                    f"cached fates were made under {row['context']}, the comparator here is {context}",
+                    "use the grid settings that they were made with, or make them again",
+                )
+            self._fates[row["snapshot"], int(row["id"])] = Fate.from_json(row["fate"])

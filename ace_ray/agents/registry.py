@@ -1,0 +1,101 @@
+"""From the name of an agent, as `ace evaluate --agent` takes it, to the agent."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from grid2op.Agent import BaseAgent
+
+from ace_ray.agents.base import RuleAgent
+from ace_ray.agents.baseline import DoNothing, Reconnect
+from ace_ray.agents.greedy import Greedy, GreedyChecked
+from ace_ray.agents.policy import PolicyAgent, PolicyChecked
+from ace_ray.config.errors import AceError, ConfigError
+from ace_ray.config.grid import GridSettings
+from ace_ray.grid.engine import DecisionEngine
+from ace_ray.policy import checkpoint
+
+RULE_AGENTS: dict[str, type[RuleAgent]] = {
+    "do-nothing": DoNothing,
+    "reconnect": Reconnect,
+    "greedy": Greedy,
+    "greedy+check": GreedyChecked,
+}
+POLICY_AGENTS: dict[str, type[PolicyAgent]] = {"policy": PolicyAgent, "policy+check": PolicyChecked}
+KNOWN = (*RULE_AGENTS, "policy:RUN[@0|@N]", "policy+check:RUN[@0|@N]", "module:make_agent")
+RUNS = "ACE_RUNS"
+
+
+def make(spec: str, env: Any, settings: GridSettings) -> BaseAgent:
+    """Makes the agent that `spec` names.
+
+    Args:
+        spec: one of `KNOWN`. RUN is a run folder, a checkpoint or export folder, or the name of a run under $ACE_RUNS
+            (default ./runs); `@0` is its policy before the first update, `@N` the one after N updates, neither the latest. In
+            `module:make_agent` the module is importable or a folder or file with a Grid2Op submission; the
+            function is called as `make_agent(env, path)`.
+        env: the Grid2Op environment that it will play in; read for its spaces and grid, never stepped.
+        settings: predicate, candidates and rules of our own agents.
+
+    Raises:
+        ConfigError: no such agent.
+        AceError: a run or checkpoint that is missing or torn.
+        GridMismatchError: a policy made for another grid.
+    """
+    if spec in RULE_AGENTS:
+        return RULE_AGENTS[spec](env.action_space, DecisionEngine(env, settings))
+    kind, _, rest = spec.partition(":")
+    if kind in POLICY_AGENTS and rest:
+        engine = DecisionEngine(env, settings)
+        return POLICY_AGENTS[kind].load(env.action_space, engine, policy_folder(rest), settings.env)
+    if ":" in spec:
+        return _outside(spec, env)
+    raise ConfigError(f"no agent is called {spec!r}", f"take one of: {', '.join(KNOWN)}")
+
+
+def check(spec: str) -> None:
+    """Raises what `make` would raise without an environment: unknown names, missing runs; cheap, before work starts."""
+    kind, _, rest = spec.partition(":")
+    if kind in POLICY_AGENTS and rest:
+        checkpoint.load_card(policy_folder(rest))
+    elif spec not in RULE_AGENTS and ":" not in spec:
+        raise ConfigError(f"no agent is called {spec!r}", f"take one of: {', '.join(KNOWN)}")
+
+
+def policy_folder(run: str) -> Path:
+    """The checkpoint folder of `RUN`, `RUN@0` or `RUN@N`.
+
+    Raises:
+        AceError: no such run or checkpoint.
+    """
+    name, _, version = run.partition("@")
+    folder = Path(name)
+    if not folder.exists():
+        folder = Path(os.environ.get(RUNS, "runs")) / name
+    if not folder.exists():
+        raise AceError(f"no run {name!r}", "name a run folder, or a run that `ace runs list` shows")
+    return checkpoint.find(folder, version or None)
+
+
+def _outside(spec: str, env: Any) -> BaseAgent:
+    """An agent of somebody else: `module:make_agent`, or the folder of a Grid2Op submission."""
+    name, _, function = spec.rpartition(":")
+    path = Path(name)
+    if path.exists():
+        folder = path if path.is_dir() else path.parent
+        # A submission folder is a package when it has an __init__.py, and its parent is what has to be importable.
+        root, name = (folder.parent, folder.name) if path.is_dir() else (folder, path.stem)
+    else:
+        root = folder = Path.cwd()
+    place = str(root.resolve())
+    if place not in sys.path:  # it stays there: submissions import their own files late
+        sys.path.insert(0, place)
+    try:
+        maker = getattr(importlib.import_module(name), function)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"agent {spec!r} cannot be loaded: {error}", f"take one of: {', '.join(KNOWN)}") from error
+    return maker(env, str(folder.resolve()))

@@ -1,0 +1,126 @@
+"""Paired comparison of two evaluations: differences episode by episode, B - A."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ace_ray.config.errors import DataError, GridMismatchError
+from ace_ray.evaluation.result import Episode, Evaluation
+from ace_ray.evaluation.statistics import Interval, interval
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """B against A on the same scenarios.
+
+    Attributes:
+        a, b: names of the agents.
+        survival, reward: mean paired difference B - A with its interval.
+        full_episodes: full episodes of B minus those of A.
+        better, equal, worse: episodes in which B survives longer, as long, less long than A.
+        in_sample: of the scenarios.
+    """
+
+    a: str
+    b: str
+    episodes: int
+    survival: Interval
+    reward: Interval
+    full_episodes: int
+    better: int
+    equal: int
+    worse: int
+    in_sample: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form; differences are B - A."""
+        return {
+            "a": self.a,
+            "b": self.b,
+            "episodes": self.episodes,
+            "survival": {"difference": self.survival.mean, "ci95": self.survival.ci95},
+            "reward": {"difference": self.reward.mean, "ci95": self.reward.ci95},
+            "full_episodes": self.full_episodes,
+            "better": self.better,
+            "equal": self.equal,
+            "worse": self.worse,
+            "intervals": self.survival.over,
+            "contains_zero": self.survival.contains_zero,
+            "in_sample": self.in_sample,
+        }
+
+    def text(self) -> str:
+        """A few lines for the terminal."""
+        return "\n".join(
+            (
+                f"{self.b} - {self.a}, {self.episodes} paired episodes{' (in-sample injections)' * self.in_sample}",
+                f"  survival       {100 * self.survival.mean:+.1f} points  {points(self.survival)}",
+                f"  reward         {self.reward.mean:+.2f} an episode  {bounds(self.reward)}",
+                f"  full episodes  {self.full_episodes:+d}",
+                f"  survives longer in {self.better}, as long in {self.equal}, less long in {self.worse} episodes",
+                f"  95 % intervals over {self.survival.over}",
+            )
+        )
+
+
+def compare(a: Evaluation, b: Evaluation) -> Comparison:
+    """B - A over the same scenarios.
+
+    Raises:
+        DataError: another environment, another data set or other scenarios: unpaired numbers are not compared.
+        GridMismatchError: other action catalogues.
+    """
+    if a.env != b.env:
+        raise DataError(f"{a.agent} was evaluated on {a.env}, {b.agent} on {b.env}", "evaluate both on one environment")
+    if a.data != b.data:
+        raise DataError(f"{a.agent} was evaluated on data {a.data}, {b.agent} on {b.data}", "pass the same --data to both")
+    if a.catalogue and b.catalogue and a.catalogue != b.catalogue:
+        raise GridMismatchError(
+            f"{a.agent} and {b.agent} were evaluated with different action catalogues", "evaluate both with one version"
+        )
+    pairs = _pairs(a, b)
+    chronics = [first.chronic for first, _ in pairs]
+    steps = np.array([second.steps - first.steps for first, second in pairs])
+    return Comparison(
+        a=a.agent,
+        b=b.agent,
+        episodes=len(pairs),
+        survival=interval([second.survival - first.survival for first, second in pairs], chronics),
+        reward=interval([second.reward - first.reward for first, second in pairs], chronics),
+        full_episodes=b.full_episodes - a.full_episodes,
+        better=int((steps > 0).sum()),
+        equal=int((steps == 0).sum()),
+        worse=int((steps < 0).sum()),
+        in_sample=a.in_sample or b.in_sample,
+    )
+
+
+def _pairs(a: Evaluation, b: Evaluation) -> list[tuple[Episode, Episode]]:
+    first = {episode.scenario: episode for episode in a.episodes}
+    second = {episode.scenario: episode for episode in b.episodes}
+    if len(first) != len(a.episodes) or len(second) != len(b.episodes):
+        raise DataError("a scenario occurs twice in one evaluation", "evaluate each scenario once")
+    if odd := set(first) ^ set(second):
+        chronic, seed, start, steps = min(odd)
+        where = a.agent if (chronic, seed, start, steps) in first else b.agent
+        raise DataError(
+            f"{len(odd)} scenarios are in one evaluation only, such as chronic {chronic}, seed {seed}, start {start}, "
+            f"{steps} steps ({where})",
+            "pass the same --scenarios and --data to both",
+        )
+    return [(episode, second[scenario]) for scenario, episode in first.items()]
+
+
+def points(found: Interval) -> str:
+    """An interval of a share, in percentage points; says when 0 lies in it."""
+    return bounds(Interval(100 * found.mean, *(None if v is None else 100 * v for v in (found.low, found.high)), found.over))
+
+
+def bounds(found: Interval) -> str:
+    """`[low, high]`, with a word where the interval contains 0 or there is none."""
+    if found.low is None or found.high is None:
+        return "(no interval)"
+    return f"[{found.low:+.1f}, {found.high:+.1f}]{' contains 0' if found.contains_zero else ''}"

@@ -1,0 +1,160 @@
+"""The result of an evaluation, and its JSON form (`ace evaluate --json`).
+
+The keys are stable: `agent env predicate survival{mean,ci95} reward{mean} full_episodes
+episodes[{chronic,env_seed,start_step,steps,max_steps,decisions,reward}] decision_ms{p50,p99} illegal_actions`, and beside
+them `data split scenarios in_sample intervals catalogue settings versions`. Numbers without a key of their own unit: survival is
+a share (0 to 1), reward a sum of step rewards, decision_ms milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ace_ray.config.errors import DataError
+from ace_ray.evaluation.statistics import Interval, interval
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode of one agent.
+
+    Attributes:
+        chronic, env_seed, start_step: which scenario (with the data set of the evaluation).
+        steps: environment steps survived; equal to `max_steps` exactly when the episode was played in full.
+        max_steps: steps that the scenario holds.
+        decisions: critical decisions (outside agents: steps with max rho over the predicate's limit).
+        reward: sum of step rewards.
+    """
+
+    chronic: str
+    env_seed: int
+    start_step: int
+    steps: int
+    max_steps: int
+    decisions: int
+    reward: float
+
+    @property
+    def scenario(self) -> tuple[str, int, int, int]:
+        """What has to be equal for two episodes to be a pair."""
+        return self.chronic, self.env_seed, self.start_step, self.max_steps
+
+    @property
+    def survival(self) -> float:
+        """Share of the scenario's steps survived."""
+        return self.steps / self.max_steps
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An agent on a set of scenarios.
+
+    Attributes:
+        agent, env, predicate, data, split, scenarios: what was evaluated; `scenarios` as it was asked for.
+        in_sample: True when training may have seen these injections.
+        episodes: in the order of the scenario set.
+        decision_ms: wall time of critical decisions in ms, percentiles `p50` and `p99`, None without any decision.
+        illegal_actions: steps whose action was illegal, ambiguous, or meant to change something and changed nothing.
+        catalogue: hash of the action catalogue. settings: of the grid. versions: of the packages that matter.
+    """
+
+    agent: str
+    env: str
+    predicate: str
+    data: str
+    split: str
+    scenarios: str
+    in_sample: bool
+    episodes: tuple[Episode, ...]
+    decision_ms: Mapping[str, float | None]
+    illegal_actions: int
+    catalogue: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def chronics(self) -> list[str]:
+        """The chronic of each episode."""
+        return [episode.chronic for episode in self.episodes]
+
+    @property
+    def survival(self) -> Interval:
+        """Mean survival with its interval."""
+        return interval([episode.survival for episode in self.episodes], self.chronics)
+
+    @property
+    def reward(self) -> float:
+        """Mean reward an episode."""
+        return float(np.mean([episode.reward for episode in self.episodes]))
+
+    @property
+    def full_episodes(self) -> int:
+        """Episodes that were survived to their end."""
+        return sum(episode.steps == episode.max_steps for episode in self.episodes)
+
+    def to_json(self) -> dict[str, Any]:
+        """The documented form."""
+        survival = self.survival
+        return {
+            "agent": self.agent,
+            "env": self.env,
+            "predicate": self.predicate,
+            "survival": {"mean": survival.mean, "ci95": survival.ci95},
+            "reward": {"mean": self.reward},
+            "full_episodes": self.full_episodes,
+            "episodes": [asdict(episode) for episode in self.episodes],
+            "decision_ms": dict(self.decision_ms),
+            "illegal_actions": self.illegal_actions,
+            "data": self.data,
+            "split": self.split,
+            "scenarios": self.scenarios,
+            "in_sample": self.in_sample,
+            "intervals": survival.over,
+            "catalogue": self.catalogue,
+            "settings": dict(self.settings),
+            "versions": dict(self.versions),
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Evaluation:
+        """The inverse of `to_json`; what follows from the episodes is computed anew."""
+        derived = ("survival", "reward", "full_episodes", "intervals", "episodes")
+        rest = {key: value for key, value in row.items() if key not in derived}
+        return cls(**rest, episodes=tuple(Episode(**episode) for episode in row["episodes"]))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the JSON form through a temporary file."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(path.name + ".tmp")
+        unfinished.write_text(json.dumps(self.to_json(), indent=1) + "\n")
+        os.replace(unfinished, path)
+
+
+def load(path: str | os.PathLike[str]) -> Evaluation:
+    """Reads what `Evaluation.save` wrote.
+
+    Raises:
+        DataError: missing, or not the result of an evaluation.
+    """
+    try:
+        return Evaluation.from_json(json.loads(Path(path).read_text()))
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist", "write it with `ace evaluate … --json FILE`") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is no result of an evaluation: {error}", "write it with `ace evaluate --json`") from error
+
+
+def percentiles(seconds: Sequence[float]) -> dict[str, float | None]:
+    """`p50` and `p99` in milliseconds; None for no decision at all."""
+    if not len(seconds):
+        return {"p50": None, "p99": None}
+    p50, p99 = np.percentile(np.asarray(seconds) * 1000.0, [50, 99])
+    return {"p50": float(p50), "p99": float(p99)}
