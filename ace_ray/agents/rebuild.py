@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from ace_ray.config.errors import GridMismatchError
 from ace_ray.grid.catalogue import Catalogue
 from ace_ray.grid.scenario import reset_to
 from ace_ray.grid.snapshot import ActionLog, Snapshot
@@ -26,7 +27,7 @@ class _Place:
         return (
             here.step <= snapshot.step
             and here.scenario == snapshot.scenario
-            and here.log == _before(snapshot.log, here.step)
+            and _before(here.log, here.step) == _before(snapshot.log, here.step)
         )
 
 
@@ -67,7 +68,7 @@ class Rebuilder:
         """A fresh copy of the environment at the snapshot, with its observation; the caller may step it.
 
         Raises:
-            DataError: the log ends the episode before the snapshot's step.
+            GridMismatchError: the log ends the episode before the snapshot's step.
         """
         copied = self._place(snapshot).env.copy()
         return copied, copied.get_obs()
@@ -98,3 +99,18 @@ class Rebuilder:
         while len(self._kept) > self.keep:
             self._kept.popitem(last=False)[1].env.close()
         return place
+
+    def _advance(self, place: _Place, snapshot: Snapshot) -> _Place:
+        """Plays the log from `place` to the snapshot; the environment of `place` is stepped."""
+        played = dict(snapshot.log)
+        obs, nothing = place.obs, place.env.action_space()
+        for step in range(place.snapshot.step, snapshot.step):
+            ids = played.get(step)
+            obs, _, done, info = place.env.step(self.catalogue.action(ids, obs) if ids else nothing)
+            self.replayed += 1
+            if done and step + 1 < snapshot.step:
+                raise GridMismatchError(
+                    f"snapshot {snapshot.key()} ends at step {step + 1}, before its own step ({info['exception']})",
+                    "rebuild it with the environment, data set and version that it was made with",
+                )
+        return _Place(place.env, obs, snapshot)
