@@ -1,8 +1,8 @@
 """A policy on disk: `policy.safetensors` (weights) and `policy.json` (what they were made for). No pickle.
 
-The card beside the weights names the environment, the catalogue's content hash and the engine spec, so a policy is refused on a grid
-that numbers its actions differently instead of playing nonsense there; and it carries the proposal memory, without which actions that
-a refiner found could not be played where no language model is.
+The card beside the weights names the environment, the catalogue's content hash and the engine spec, so a policy is
+refused on a grid that numbers its actions differently instead of playing nonsense there; and it carries the proposal
+memory, without which actions that a refiner found could not be played where no language model is.
 """
 
 import json
@@ -57,7 +57,8 @@ class PolicyCard:
             raise GridMismatchError(f"this policy was trained on {self.env}, not on {env}", f"pass --env {self.env}")
         if self.catalogue_hash != catalogue_hash:
             raise GridMismatchError(
-                f"this policy's action catalogue is {self.catalogue_hash[:12]}, the one of {env} here is {catalogue_hash[:12]}",
+                f"this policy's action catalogue is {self.catalogue_hash[:12]}, "
+                f"the one of {env} here is {catalogue_hash[:12]}",
                 "use the grid2op version and environment files that the run used, or train again",
             )
         for key, value in self.spec.items():

@@ -1,8 +1,9 @@
 """Distributions over the legal slots of a decision.
 
-Illegal slots have probability 0 and log-probability -inf; stock code then multiplies 0 by -inf and learns NaN. Every sum here runs
-over legal slots only: masked entries are replaced *before* the product, so values and gradients stay finite.
-All functions take `logits` [..., K] (illegal entries ignored, may be -inf) and `mask` [..., K] bool with a legal slot in each row.
+Illegal slots have probability 0 and log-probability -inf; stock code then multiplies 0 by -inf and learns NaN. Every
+sum here runs over legal slots only: masked entries are replaced *before* the product, so values and gradients stay
+finite. All functions take `logits` [..., K] (illegal entries ignored, may be -inf) and `mask` [..., K] bool with a
+legal slot in each row.
 """
 
 import torch

@@ -1,12 +1,13 @@
 """The networks over slots: a policy that starts as the softmax of the slot score, and a Q twin.
 
-Both read a batch of decisions as raw features and normalise inside (symlog, then LayerNorm behind the first linear map), so a row
-of the replay table needs no statistics beside it and an exported policy carries everything in its weights.
+Both read a batch of decisions as raw features and normalise inside (symlog, then LayerNorm behind the first linear
+map), so a row of the replay table needs no statistics beside it and an exported policy carries everything in its
+weights.
 
-The policy's logits are `(score - best legal score) / prior_temperature + residual`. The residual head's last layer starts at zero, so
-at iteration 0 the policy *is* pi_0 and its argmax *is* greedy, exactly: subtracting the best score before the division gives the best
-slot the logit 0 and every other slot a negative one (the difference of two distinct floats never rounds to zero), whereas dividing
-the raw score could round two neighbouring scores to one logit.
+The policy's logits are `(score - best legal score) / prior_temperature + residual`. The residual head's last layer
+starts at zero, so at iteration 0 the policy *is* pi_0 and its argmax *is* greedy, exactly: subtracting the best score
+before the division gives the best slot the logit 0 and every other slot a negative one (the difference of two distinct
+floats never rounds to zero), whereas dividing the raw score could round two neighbouring scores to one logit.
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,8 @@ from ace_ray.config.learning import PolicySettings
 
 Batch = Mapping[str, Tensor]
 
-# A slot this many nats under the best is out of reach for any sensible budget; the floor keeps KL(pi || pi_0) and its gradient finite.
+# A slot this many nats under the best is out of reach for any sensible budget; the floor keeps KL(pi || pi_0) and its
+# gradient finite.
 PRIOR_FLOOR = -50.0
 
 
@@ -124,7 +126,8 @@ class SlotNetwork(nn.Module):
         """Logits over slots.
 
         Args:
-            batch: `context` [B, C], `slots` [B, K, F], `score` [B, K] float32, `mask` [B, K] bool with a legal slot in each row.
+            batch: `context` [B, C], `slots` [B, K, F], `score` [B, K] float32, `mask` [B, K] bool with a legal slot in
+                each row.
 
         Returns:
             [B, K]; -inf at illegal slots.
@@ -138,7 +141,10 @@ class SlotNetwork(nn.Module):
 
 
 class SlotQ(nn.Module):
-    """One action-value head: state value of the pooled legal slots plus an advantage a slot. Same arguments as `SlotNetwork`."""
+    """One action-value head: state value of the pooled legal slots plus an advantage a slot.
+
+    Same arguments as `SlotNetwork`.
+    """
 
     def __init__(self, context_features: int, slot_features: int, settings: PolicySettings) -> None:
         super().__init__()

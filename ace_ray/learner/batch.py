@@ -1,0 +1,58 @@
+"""Rows of the replay table -> a batch that RLlib's LearnerGroup takes."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+
+STATE = ("context", "slots", "mask", "score")
+NEXT = "next_"
+
+_DTYPES = {"context": np.float32, "slots": np.float32, "score": np.float32, "mask": np.bool_}
+
+
+def learner_batch(rows: Mapping[str, np.ndarray]) -> MultiAgentBatch:
+    """Picks and casts the columns that the losses read.
+
+    Args:
+        rows: `context` [B, C], `slots` [B, K, F], `mask`, `score` [B, K], the same with `next_` before, and `action`,
+            `reward`, `discount`, `terminated`, `weight` [B]; other columns are left out. Features may be float16.
+
+    Returns:
+        A MultiAgentBatch of NumPy columns (a bare SampleBatch would be wrapped, but not turned into tensors). The next
+        state of a
+        terminated row may be empty: its slot 0 is made legal, so that no network sees a decision without a legal slot;
+            its value is dropped by `terminated`.
+    """
+    B = len(rows["action"])
+    columns: dict[str, np.ndarray] = {}
+    for prefix in ("", NEXT):
+        for key, dtype in _DTYPES.items():
+            columns[prefix + key] = np.ascontiguousarray(rows[prefix + key], dtype=dtype)
+    illegal = ~columns["mask"].any(1)
+    if illegal.any():
+        raise ValueError(f"{int(illegal.sum())} of {B} rows have no legal slot; ids: {_ids(rows, illegal)}")
+    chosen_illegal = ~columns["mask"][np.arange(B), np.asarray(rows["action"], dtype=np.int64)]
+    if chosen_illegal.any():
+        raise ValueError(
+            f"{int(chosen_illegal.sum())} of {B} rows chose an illegal slot; ids: {_ids(rows, chosen_illegal)}"
+        )
+    empty = ~columns[NEXT + "mask"].any(1)
+    open_ended = empty & ~np.asarray(rows["terminated"], dtype=bool)
+    if open_ended.any():
+        raise ValueError(
+            f"{int(open_ended.sum())} of {B} rows have no next decision and did not terminate; ids: {_ids(rows, open_ended)}"
+        )
+    if empty.any():
+        columns[NEXT + "mask"] = columns[NEXT + "mask"].copy()
+        columns[NEXT + "mask"][empty, 0] = True
+    columns["action"] = np.asarray(rows["action"], dtype=np.int64)
+    columns["terminated"] = np.asarray(rows["terminated"], dtype=bool)
+    for key in ("reward", "discount", "weight"):
+        columns[key] = np.asarray(rows[key], dtype=np.float32)
+    return MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(columns)}, env_steps=B)
+
+
+def _ids(rows: Mapping[str, np.ndarray], which: np.ndarray) -> list[int]:
+    return np.asarray(rows.get("id", np.arange(len(which))))[which][:5].tolist()
