@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_service.adapters import AdapterRef
+from llm_service.admission import first_line
 from llm_service.errors import AdapterError, DeadlineExceeded, LLMServiceError, ReplicaLost
 from llm_service.protocol import Failure, Messages, Priority, ReplicaReport, Reply, Request
 from llm_service.published import PublishedVersions
@@ -156,9 +157,9 @@ class LLMClient(Client):
         except BackPressureError:
             return Failure("Refused", f"{self._app} is busy: the queue of this client is full")
         except DeploymentUnavailableError as error:
-            return Failure("ReplicaLost", f"{self._app} has no replica: {_first_line(error)}")
+            return Failure("ReplicaLost", f"{self._app} has no replica: {first_line(error)}")
         except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError) as error:
-            return Failure("ReplicaLost", f"the replica of {self._app} died while it worked: {_first_line(error)}")
+            return Failure("ReplicaLost", f"the replica of {self._app} died while it worked: {first_line(error)}")
 
     def report(self) -> ReplicaReport:
         """What one replica says about itself; with several, whichever answered."""
@@ -216,7 +217,3 @@ class LocalClient(Client):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

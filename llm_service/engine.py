@@ -1,0 +1,306 @@
+"""One vLLM engine behind one coroutine: `await engine.generate(request)`.
+
+`AsyncLLM` keeps the model in a process of its own; here are the checks before and around it. What must hold: nothing a
+caller sends (an adapter, a schema, a size, a deadline) may end the engine; and when the engine does end, everyone
+waiting is told so at once, with the tail of its log.
+"""
+
+import asyncio
+import itertools
+import os
+import time
+from contextlib import AsyncExitStack
+from typing import Any
+
+from llm_service import logtail, preflight
+from llm_service.adapters import AdapterRef, model_fingerprint, verify
+from llm_service.admission import LoadedVersions, VersionGate, first_line
+from llm_service.batchstats import BatchMeter
+from llm_service.errors import DeadlineExceeded, LLMServiceError, ModelError, Refused, ReplicaLost, RequestTooLarge
+from llm_service.protocol import ReplicaReport, Reply, Request
+from llm_service.settings import EngineSettings
+
+
+class Engine:
+    """A vLLM engine. Create anywhere; `start` and everything after it in one event loop.
+
+    Args:
+        settings: the engine.
+        name: who this is in errors ('llm replica of run-7').
+        node: where it runs, in errors and reports.
+    """
+
+    def __init__(self, settings: EngineSettings, name: str = "llm engine", node: str = "this machine") -> None:
+        self.settings = settings
+        self.name, self.node = name, node
+        self.model = ""
+        self.fingerprint = ""
+        self._llm: Any = None
+        self._tokenizer: Any = None
+        self._gate = VersionGate(settings.max_loras)
+        # Twice as many are kept as may be in a batch, so that a version that comes back need not be read again.
+        self._versions = LoadedVersions(2 * settings.max_loras, self._verify, self._load, self._remove, self._needed)
+        self._meter = BatchMeter()
+        self._ids = itertools.count()
+        self._in_flight = self._finished = self._refused = 0
+        self._served: dict[str, int] = {}
+        self._dead: ReplicaLost | None = None
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start the engine's process and load the model; blocks its event loop for as long as that takes.
+
+        Raises:
+            ModelError: one line that says why not.
+        """
+        directory = preflight.check_model(self.settings)
+        preflight.check_memory(self.settings, directory)
+        self.fingerprint = model_fingerprint(directory)
+        self.model = f"{directory.name}@{self.fingerprint[:8]}"
+        _set_environment(self.settings)
+        try:
+            with logtail.output_to(self.settings.log_file):
+                self._llm = _start_vllm(self.settings, str(directory), self._meter)
+        except LLMServiceError:
+            raise
+        except Exception as error:
+            raise ModelError(
+                f"{self.name} on {self.node}: the engine did not start with {directory}: {self._cause(error)}",
+                f"its log: {self.settings.log_file or 'the standard error of this process'}",
+            ) from error
+        self._tokenizer = self._llm.get_tokenizer()
+        if not getattr(self._tokenizer, "chat_template", None):
+            await self.stop()
+            raise ModelError(f"{directory} has no chat template", "take an instruct model, or add chat_template.jinja")
+
+    async def stop(self) -> None:
+        """End the engine's process; nothing is answered afterwards."""
+        if self._llm is not None:
+            self._dead = self._dead or ReplicaLost(f"{self.name} was stopped")
+            self._llm.shutdown(timeout=1.0)
+            self._llm = None
+
+    @property
+    def dead(self) -> ReplicaLost | None:
+        """Why the engine answers no more; None while it does. Looks at the engine's process."""
+        if self._dead is None and (self._llm is None or self._llm.errored):
+            tail = logtail.tail(self.settings.log_file)
+            self._dead = ReplicaLost(
+                f"{self.name} on {self.node}: its engine died" + (f"; the end of its log:\n{tail}" if tail else ""),
+                "a new replica is started; ask again",
+            )
+        return self._dead
+
+    def report(self) -> ReplicaReport:
+        """State and counts, for metrics and for whoever adopts this engine."""
+        return ReplicaReport(
+            pid=os.getpid(),
+            node=self.node,
+            model=self.model,
+            fingerprint=self.fingerprint,
+            in_flight=self._in_flight,
+            finished=self._finished,
+            refused=self._refused,
+            mean_batch=self._meter.mean(),
+            versions=dict(self._served),
+        )
+
+    # -- requests -----------------------------------------------------------------------------------------------------
+
+    async def generate(self, request: Request) -> Reply:
+        """Answer one request.
+
+        Raises:
+            RequestTooLarge: bytes or tokens are over the limit.
+            Refused: `max_queued` requests are inside already.
+            DeadlineExceeded: aborted in the engine at its deadline.
+            AdapterError: its adapter version was refused.
+            ReplicaLost: the engine died.
+        """
+        start = time.monotonic()
+        try:
+            self._admit(request)
+        except Refused:
+            self._refused += 1
+            raise
+        request_id = f"r{next(self._ids)}"
+        self._in_flight += 1
+        try:
+            async with asyncio.timeout(request.deadline_s):
+                return await self._answer(request, request_id, start)
+        except TimeoutError:
+            raise DeadlineExceeded(f"no reply in {request.deadline_s:.1f} s") from None
+        except LLMServiceError:
+            raise
+        except Exception as error:
+            raise self._translated(error) from error
+        finally:
+            self._in_flight -= 1
+            if not self._dead:
+                # Cancelled between vLLM's bookkeeping and its reply, a request could stay inside; unknown ids are fine.
+                await asyncio.shield(asyncio.ensure_future(self._llm.abort(request_id)))
+
+    def _admit(self, request: Request) -> None:
+        if dead := self.dead:
+            raise dead
+        size = sum(len(message["content"].encode()) for message in request.messages) + len(str(request.schema or ""))
+        if size > self.settings.max_request_bytes:
+            raise RequestTooLarge(
+                f"request of {size} bytes is above {self.settings.max_request_bytes}",
+                "shorten it or raise engine.max_request_bytes",
+            )
+        if self._in_flight >= self.settings.max_queued:
+            raise Refused(f"busy: {self._in_flight} requests inside", "ask later, or raise engine.max_queued")
+        if request.adapter is not None and not self.settings.lora:
+            raise Refused(
+                f"adapter {request.adapter.name} was asked of an engine without adapters", "set engine.lora=true"
+            )
+
+    async def _answer(self, request: Request, request_id: str, start: float) -> Reply:
+        from vllm.inputs.engine import tokens_input
+        from vllm.lora.request import LoRARequest
+
+        prompt = self._tokens(request)
+        async with AsyncExitStack() as admitted:
+            lora = None
+            if (ref := request.adapter) is not None:
+                await admitted.enter_async_context(self._gate.admitted(ref, request.priority))
+                lora = LoRARequest(_engine_name(ref), await self._versions.number(ref), ref.path)
+            final = None
+            async for output in self._llm.generate(
+                tokens_input(prompt), _sampling(request), request_id, lora_request=lora, priority=request.priority
+            ):
+                final = output
+        if final is None or not final.finished:
+            raise ModelError(f"{self.name}: the engine ended request {request_id} without a reply")
+        completion = final.outputs[0]
+        self._finished += 1
+        if ref is not None:
+            self._served[ref.role] = max(ref.version, self._served.get(ref.role, 0))
+        stats = final.metrics
+        return Reply(
+            text=completion.text,
+            finish_reason=completion.finish_reason or "",
+            prompt_tokens=len(prompt),
+            reply_tokens=len(completion.token_ids),
+            model=self.model,
+            role=ref.role if ref else None,
+            version=ref.version if ref else 0,
+            queue_s=max(0.0, stats.scheduled_ts - stats.queued_ts) if stats else 0.0,
+            total_s=time.monotonic() - start,
+        )
+
+    def _tokens(self, request: Request) -> list[int]:
+        text = self._tokenizer.apply_chat_template(
+            list(request.messages), add_generation_prompt=True, tokenize=False, **self.settings.chat_template_kwargs
+        )
+        tokens = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(tokens) + request.max_tokens > self.settings.max_model_len:
+            self._refused += 1
+            raise RequestTooLarge(
+                f"prompt of {len(tokens)} and reply of {request.max_tokens} tokens are above {self.settings.max_model_len}",
+                "shorten the prompt or raise engine.max_model_len",
+            )
+        return tokens
+
+    def _translated(self, error: Exception) -> LLMServiceError:
+        from vllm.exceptions import VLLMClientError
+
+        if dead := self.dead:
+            return dead
+        if isinstance(error, VLLMClientError | ValueError):
+            return Refused(f"the engine does not take this request: {first_line(error)}")
+        cause = error.__cause__ or error
+        return ModelError(f"{self.name} on {self.node}: {type(cause).__name__}: {first_line(cause)}")
+
+    # -- adapters -----------------------------------------------------------------------------------------------------
+
+    def _needed(self) -> frozenset[Any]:
+        return self._gate.inside
+
+    def _verify(self, ref: AdapterRef) -> None:
+        verify(ref, base_model=self.fingerprint, max_rank=self.settings.max_lora_rank)
+
+    async def _load(self, ref: AdapterRef, number: int) -> None:
+        from vllm.lora.request import LoRARequest
+
+        await self._llm.add_lora(LoRARequest(_engine_name(ref), number, ref.path))
+
+    async def _remove(self, number: int) -> None:
+        await self._llm.remove_lora(number)
+
+    def _cause(self, error: Exception) -> str:
+        """vLLM says 'see root cause above': that is in the log, as its last line that names an error."""
+        named = [line for line in logtail.tail(self.settings.log_file, 200).splitlines() if "Error: " in line]
+        return named[-1].split("] ", 1)[-1].strip() if "root cause" in str(error) and named else first_line(error)
+
+
+def _engine_name(ref: AdapterRef) -> str:
+    # vLLM keys its prefix cache by name and path: the hash keeps a rewritten directory from meeting old entries.
+    return f"{ref.name}-{ref.sha256[:8]}"
+
+
+def _sampling(request: Request) -> Any:
+    from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+
+    constraint = None
+    if request.schema is not None:
+        constraint = StructuredOutputsParams(json=request.schema, disable_any_whitespace=True)
+    return SamplingParams(
+        max_tokens=request.max_tokens,
+        temperature=request.temperature,
+        seed=request.seed,
+        structured_outputs=constraint,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _set_environment(settings: EngineSettings) -> None:
+    """What vLLM reads from the environment; it must be there before the first import of vLLM."""
+    os.environ.update(
+        VLLM_NO_USAGE_STATS="1", VLLM_LOGGING_LEVEL=settings.log_level, VLLM_LOGGING_STREAM="ext://sys.stderr"
+    )
+    if settings.device == "cpu":
+        os.environ.update(
+            # The engine process holds the worker itself: one process and half a GB less, 12 s instead of 24 to start.
+            VLLM_ENABLE_V1_MULTIPROCESSING="0",
+            # Cores are shared with rollout workers, so nothing is pinned.
+            VLLM_CPU_OMP_THREADS_BIND="nobind",
+            OMP_NUM_THREADS=str(settings.threads),
+        )
+
+
+def _start_vllm(settings: EngineSettings, directory: str, meter: BatchMeter) -> Any:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.platforms import current_platform
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    built_for = "cpu" if current_platform.is_cpu() else "cuda" if current_platform.is_cuda() else "neither cpu nor cuda"
+    if built_for != settings.device:
+        raise ModelError(f"engine.device={settings.device}, but the installed vLLM was built for {built_for}")
+    lora = {}
+    if settings.lora:
+        lora = {
+            "enable_lora": True,
+            "max_loras": settings.max_loras,
+            "max_cpu_loras": 2 * settings.max_loras,
+            "max_lora_rank": settings.max_lora_rank,
+        }
+    args = AsyncEngineArgs(
+        model=directory,
+        dtype=settings.dtype,
+        seed=settings.seed,
+        max_model_len=settings.max_model_len,
+        max_num_seqs=settings.max_num_seqs,
+        kv_cache_memory_bytes=int(settings.kv_cache_gib * (1 << 30)),
+        gpu_memory_utilization=settings.gpu_memory_utilization,
+        tensor_parallel_size=settings.tensor_parallel,
+        enforce_eager=settings.enforce_eager,
+        scheduling_policy="priority",
+        structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
+        generation_config="vllm",  # sampling is what the request says, not what the model's directory suggests
+        disable_log_stats=True,  # vLLM's own loggers; ours is given below
+        **lora,
+    )
+    return AsyncLLM.from_engine_args(args, stat_loggers=[meter.logger])

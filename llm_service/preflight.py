@@ -1,0 +1,93 @@
+"""What can be known before half a minute of engine start: each problem is one line that names what to mend."""
+
+import json
+from pathlib import Path
+
+from llm_service.adapters import check_safetensors
+from llm_service.errors import ModelError
+from llm_service.settings import EngineSettings
+
+_PROCESS_GIB = 1.2  # frontend and engine process with vLLM and torch imported, measured
+_GIB = 1 << 30
+
+
+def check_model(settings: EngineSettings) -> Path:
+    """The model's directory, when it can be served.
+
+    Raises:
+        ModelError: directory, config, tokenizer or weights are missing or torn, or the context is too long for it.
+    """
+    directory = settings.model_dir()
+    if not directory.is_dir():
+        remedy = (
+            "run: ace llm build-embedded" if settings.model == "embedded" else "set engine.model to a model directory"
+        )
+        raise ModelError(f"model directory {directory} is missing", remedy)
+    try:
+        config = json.loads((directory / "config.json").read_text())
+    except FileNotFoundError:
+        raise ModelError(
+            f"{directory} holds no model: config.json is missing", "set engine.model to a model directory"
+        ) from None
+    except ValueError as error:
+        raise ModelError(
+            f"{directory / 'config.json'} is not JSON ({error})", "copy or download the model again"
+        ) from None
+    if not any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise ModelError(f"{directory} holds no tokenizer", "copy or download the model again")
+    for path in _weight_files(directory):
+        check_safetensors(path)
+    positions = config.get("max_position_embeddings")
+    if positions is not None and settings.max_model_len > positions:
+        raise ModelError(
+            f"engine.max_model_len={settings.max_model_len}, but {directory.name} was made for {positions} tokens",
+            f"set engine.max_model_len to {positions} or less",
+        )
+    return directory
+
+
+def check_memory(settings: EngineSettings, directory: Path) -> None:
+    """Raise `ModelError` when weights, KV cache and processes do not fit into what is free (device=cpu)."""
+    if settings.device != "cpu":
+        return  # vLLM checks the GPU's memory itself, by gpu_memory_utilization
+    weights = sum(path.stat().st_size for path in directory.glob("*.safetensors")) / _GIB
+    need = weights + settings.kv_cache_gib + _PROCESS_GIB
+    free = available_memory() / _GIB
+    if need > free:
+        raise ModelError(
+            f"not enough memory for {directory.name}: {need:.1f} GiB needed (weights {weights:.1f}, "
+            f"engine.kv_cache_gib {settings.kv_cache_gib:g}, processes {_PROCESS_GIB:g}), {free:.1f} GiB free",
+            "lower engine.kv_cache_gib, take a smaller model, or free memory",
+        )
+
+
+def available_memory() -> int:
+    """Bytes that this process may still take: the machine's, or its control group's where that is less."""
+    rows = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    free = next(int(row[1]) * 1024 for row in rows if row[0] == "MemAvailable:")
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = (group / "memory.max").read_text().strip()
+        used = int((group / "memory.current").read_text())
+        reclaimable = next(
+            int(line.split()[1])
+            for line in (group / "memory.stat").read_text().splitlines()
+            if line.startswith("inactive_file ")
+        )
+    except (OSError, StopIteration):
+        return free
+    return free if limit == "max" else min(free, int(limit) - used + reclaimable)
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        missing = [name for name in names if not (directory / name).is_file()]
+        if missing:
+            raise ModelError(f"{directory}: weight file {missing[0]} is missing", "copy or download the model again")
+        return [directory / name for name in names]
+    files = sorted(directory.glob("*.safetensors"))
+    if not files:
+        raise ModelError(f"{directory} holds no weights (*.safetensors)", "copy or download the model again")
+    return files
