@@ -1,0 +1,380 @@
+"""The replay as one plain object: table, shards, limiter, pending refinements, proposal memory, counters.
+
+Decision: everything that has to survive is a record in the shards, and everything else is derived from them. Opening a
+run's folder therefore *is* the resume: the table, the queue, the counters, the hard starts and the proposal memory are
+built again from what was sealed, and nothing has to be kept consistent beside it. The number of learner updates alone
+belongs to the learner's checkpoint (`set_updates`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ace_ray.config.errors import ConfigError
+from ace_ray.config.run import RunSettings
+from ace_ray.grid.snapshot import Snapshot
+from ace_ray.replay import records
+from ace_ray.replay.compaction import compact
+from ace_ray.replay.counters import RefinementCounters
+from ace_ray.replay.limiter import UpdateLimiter
+from ace_ray.replay.pending import PendingQueue, PendingRefinement, RefinementResult
+from ace_ray.replay.resume import restore
+from ace_ray.replay.shards import LogIdentity, ShardLog
+from ace_ray.replay.table import ReplayTable
+
+MEMORY_SIZE = 512
+HARD_STARTS = 256
+EPISODES_KEPT = 8
+OPEN_EPISODES = 256
+
+
+class ReplayCore:
+    """See replay/actor.py for the calls and who makes them.
+
+    Args:
+        folder: `<run>/replay`.
+        settings: of the run; replay, mixing, refine, critic and seed are read.
+        identity: environment, catalogue hash and sizes of the states.
+        clock: wall clock in seconds; injected by tests.
+
+    Raises:
+        ConfigError: capacities that cannot hold what refinement pins.
+        GridMismatchError, RunFolderError: see ShardLog.
+    """
+
+    def __init__(
+        self, folder: Path, settings: RunSettings, identity: LogIdentity, clock: Callable[[], float] = time.time
+    ) -> None:
+        replay, refine = settings.replay, settings.refine
+        pinned = replay.refined_capacity + (refine.queue if refine.refiner != "off" else 0)
+        if replay.capacity < pinned + 16:
+            raise ConfigError(
+                f"replay.capacity={replay.capacity} cannot hold the originals of {replay.refined_capacity} refined and "
+                f"{refine.queue} pending decisions",
+                f"set replay.capacity to {pinned + 16} or more, or lower refine.queue",
+            )
+        self.settings = settings
+        self.table = ReplayTable(identity.shape, replay, settings.mixing, settings.seed)
+        self.log = ShardLog(folder, identity, replay.shard_rows, replay.shard_seconds)
+        self.limiter = UpdateLimiter(replay.updates_per_decision, replay.updates_band, replay.warmup)
+        self.queue = PendingQueue(refine.queue, refine.advantage_share, settings.seed)
+        self.counters = RefinementCounters()
+        self.sources: Counter[str] = Counter()
+        self.updates = 0
+        self.edits = 0
+        self._clock = clock
+        self._rng = np.random.default_rng(settings.seed)
+        self._next_id = 0
+        self._memory: dict[int, None] = {}  # catalogue ids confirmed better, the latest last
+        self._hard: deque[Snapshot] = deque(maxlen=HARD_STARTS)
+        self._taken: dict[str, list[PendingRefinement]] = {}
+        self._open: dict[str, list[dict[str, Any]]] = {}
+        self._episodes: deque[list[dict[str, Any]]] = deque(maxlen=EPISODES_KEPT)
+        self._finished = 0
+        self._compacted = 0
+        self._restore()
+
+    # --- rollout --------------------------------------------------------------------------------------------------
+
+    def reserve(self, n: int) -> int:
+        """Gives away n ids; returns the first."""
+        first = self._next_id
+        self._next_id += n
+        return first
+
+    def store(
+        self,
+        states: Mapping[str, np.ndarray],
+        transitions: Sequence[Mapping[str, Any]],
+        pending: Sequence[PendingRefinement] = (),
+    ) -> dict[str, Any]:
+        """Stores decisions of a rollout worker and what a blackout left to think over; returns `limits()`."""
+        rows = [dict(row, time=row.get("time") or self._clock()) for row in transitions]
+        self._record(states, rows)
+        if rows:
+            self.table.append(dict(states), records.table_columns(rows))
+        for row in rows:
+            self._follow_episode(row)
+        self.push(pending)
+        self._seal_if_due()
+        return self.limits()
+
+    def hard_start(self) -> Snapshot | None:
+        """A decision shortly before a blackout of this run, None before the first blackout."""
+        return self._hard[int(self._rng.integers(len(self._hard)))] if self._hard else None
+
+    # --- learner --------------------------------------------------------------------------------------------------
+
+    def sample(self, n: int, batches: int = 1) -> list[dict[str, np.ndarray]]:
+        """Batches of n transitions by eq. (9), each counted as one learner update."""
+        drawn = [self.table.sample(n) for _ in range(batches)]
+        self.updates += batches
+        return drawn
+
+    def limits(self) -> dict[str, Any]:
+        """Decisions and updates so far, updates due and allowed, and whether rollout may go on collecting."""
+        decisions = self.decisions
+        return {
+            "decisions": decisions,
+            "updates": self.updates,
+            "updates_due": self.limiter.updates_due(decisions, self.updates),
+            "updates_allowed": self.limiter.updates_allowed(decisions, self.updates),
+            "may_collect": self.limiter.may_collect(decisions, self.updates),
+        }
+
+    def set_updates(self, updates: int) -> None:
+        """Tells how many updates the learner that is resumed had made."""
+        self.updates = int(updates)
+
+    @property
+    def decisions(self) -> int:
+        """Decisions that the policy made and that were stored, over the whole life of the run."""
+        return self.sources["rl"]
+
+    # --- refinement -----------------------------------------------------------------------------------------------
+
+    def push(self, pending: Sequence[PendingRefinement]) -> None:
+        """Queues decisions to think over; their originals stay in the table until the answer is there."""
+        if not pending:
+            return
+        self.log.append("refinement", [self._pending_record(item, "pending") for item in pending])
+        for item in pending:
+            self.table.pin(item.parent_id)
+            if item.reason in ("lookback", "paper"):
+                self._hard.append(item.snapshot)
+        for item in self.queue.push(pending):
+            self._finish_record(self._pending_record(item, "dropped"), item)
+        self._seal_if_due()
+
+    def pop(self, worker: str) -> list[PendingRefinement]:
+        """What the refiner `worker` shall think over next; [] when nothing waits.
+
+        A refiner that asks again without having finished what it took was restarted: it gets that again first.
+        """
+        left = self._taken.get(worker) or self.queue.pop()
+        self._taken[worker] = left
+        return list(left)
+
+    def finish(self, worker: str, result: RefinementResult) -> None:
+        """Takes the outcome of one refinement: rows into table and shards, counts, proposal memory."""
+        item = result.pending
+        self._taken[worker] = [other for other in self._taken.get(worker, []) if other.id != item.id]
+        now = self._clock()
+        rows = [dict(row, time=now) for row in result.transitions]
+        accepted = self._store_refined(result, rows)
+        common = {"reason": item.reason, "distance": item.distance, "parent_id": item.parent_id, "chain": item.chain}
+        rounds = [
+            {**common, **row, "id": item.id, "round": number, "status": "round", "worker": worker, "time": now}
+            for number, row in enumerate(result.rounds, 1)
+        ]
+        self.log.append("refinement", rounds)
+        for row in rounds:
+            self.counters.add({"verdict": "", "error": "", **row})
+        record = self._pending_record(item, result.status)
+        last: Mapping[str, Any] = result.rounds[-1] if result.rounds else {}
+        record |= {
+            "salvageable": result.salvageable,
+            "advantage": result.advantage,
+            "rounds": len(result.rounds),
+            "error": result.error,
+            "worker": worker,
+            **{name: last[name] for name in ("refiner", "model", "adapter_version", "verdict") if name in last},
+        }
+        if accepted is not None:
+            record |= {"result_id": accepted["id"], "catalogue_id": accepted["catalogue_id"]}
+            self.remember(int(accepted["catalogue_id"]))
+        self._finish_record(record, item)
+        self._ask_again(result)
+        self._seal_if_due()
+
+    def remember(self, catalogue_id: int) -> None:
+        """Notes an id that a refiner confirmed better."""
+        self._memory.pop(catalogue_id, None)
+        self._memory[catalogue_id] = None
+        while len(self._memory) > MEMORY_SIZE:
+            self._memory.pop(next(iter(self._memory)))
+
+    def memory(self) -> list[int]:
+        """The proposal memory: confirmed catalogue ids, the latest last."""
+        return list(self._memory)
+
+    # --- critic ---------------------------------------------------------------------------------------------------
+
+    def take_episode(self) -> list[dict[str, Any]]:
+        """Transition records of a finished episode for the critic, in order of time; [] when none waits.
+
+        Every `critic.every`-th finished episode is offered once, from the moment that D_LLM is full.
+        """
+        return self._episodes.popleft() if self._episodes else []
+
+    def edit(self, episode: str, edits: Sequence[Mapping[str, Any]]) -> int:
+        """Applies the critic's edits of one episode; returns how many were in bounds and applied.
+
+        Args:
+            episode: whose transitions they are.
+            edits: 'transition_id', 'delta', and optionally columns of the edit record.
+        """
+        critic = self.settings.critic
+        allowed = [critic.scale * factor for factor in (-2.0, -1.0, 1.0, 2.0)]
+        taken: dict[int, dict[str, Any]] = {}
+        for row in edits:
+            in_set = any(abs(row["delta"] - level) < 1e-6 for level in allowed)
+            if in_set and len(taken) < critic.edits and row["transition_id"] not in taken:
+                taken[row["transition_id"]] = {**row, "episode": episode, "time": self._clock()}
+        applied = [row for row in taken.values() if self.table.apply_edit(row["transition_id"], row["delta"])]
+        self.log.append("edit", applied)
+        self.edits += len(applied)
+        self._seal_if_due()
+        return len(applied)
+
+    # --- all ------------------------------------------------------------------------------------------------------
+
+    def stats(self) -> dict[str, Any]:
+        """Numbers of table, limiter, queue, refinement and shards; plain and JSON-able."""
+        stored = sum(shard.rows for shard in self.log.shards)
+        return {
+            **self.limits(),
+            "table": self.table.stats(),
+            "sources": dict(self.sources),
+            "queue": self.queue.count(),
+            "refinement": self.counters.to_json(),
+            "edits": self.edits,
+            "memory": len(self._memory),
+            "hard_starts": len(self._hard),
+            "shards": len(self.log.shards),
+            "shard_rows": stored,
+            "shard_mb": self.log.bytes / 1e6,
+            "mb_per_1000_decisions": mb_per_1000(self.log.bytes, self._sealed_decisions()),
+        }
+
+    def report(self) -> list[str]:
+        """What opening the folder found: torn or adopted shards, one sentence each."""
+        return self.log.report.lines()
+
+    def seal(self) -> int:
+        """Makes durable all that is buffered; returns the number of shards written.
+
+        Raises:
+            RunFolderError: the disk is full; nothing is lost, and sealing again works once there is room.
+        """
+        sealed = len(self.log.seal(self._next_id))
+        window = self.settings.replay.capacity
+        if self._sealed_decisions() - self._compacted > 2 * window:
+            self._compacted = self._sealed_decisions() - window
+            compact(self.log, window)
+        return sealed
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _restore(self) -> None:
+        found = restore(self.log, self.table, self.settings.replay)
+        self._next_id = found.next_id
+        self.sources.update(found.sources)
+        self.edits = found.edits
+        for record in found.refinements:
+            self.counters.add(record)
+            if record["status"] == "accepted" and record["catalogue_id"] >= 0:
+                self.remember(record["catalogue_id"])
+        for item in found.hard:
+            self._hard.append(item)
+        for item in found.pending:
+            self.table.pin(item.parent_id)
+        self.queue.push(found.pending)
+        self._compacted = sum(self.log.dropped.values())
+
+    def _sealed_decisions(self) -> int:
+        rows = sum(shard.rows for shard in self.log.shards if shard.kind == "transition")
+        return rows + sum(self.log.dropped.values())
+
+    def _seal_if_due(self) -> None:
+        if self.log.due():
+            self.seal()
+
+    def _record(self, states: Mapping[str, np.ndarray], rows: Sequence[dict[str, Any]]) -> None:
+        self.log.append_states(states)
+        self.log.append("transition", rows)
+        self.sources.update(row.get("source", "rl") for row in rows)
+
+    def _follow_episode(self, row: dict[str, Any]) -> None:
+        critic = self.settings.critic
+        if row.get("source", "rl") != "rl" or not critic.enabled or self.settings.refine.refiner == "off":
+            return
+        episode = self._open.setdefault(row["episode"], [])
+        episode.append(row)
+        while len(self._open) > OPEN_EPISODES:  # of workers that died: their episodes never end
+            self._open.pop(next(iter(self._open)))
+        if row.get("terminated") or row.get("truncated"):
+            self._open.pop(row["episode"], None)
+            self._finished += 1
+            if self.table.stats()["refined_full"] and self._finished % critic.every == 0:
+                self._episodes.append(episode)
+
+    def _store_refined(self, result: RefinementResult, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+        if not rows:
+            return None
+        states = {name: np.stack([state[name] for state in result.states]) for name in result.states[0]}
+        plain = [row for i, row in enumerate(rows) if i != result.refined]
+        refined = rows[result.refined] if result.refined >= 0 else None
+        if refined is not None:
+            refined["refined"] = True
+            # Before the ordinary rows: those may share states, which live only while something refers to them.
+            self.table.add_refinement(states, records.table_columns([refined]))
+            stored = self.table.get(refined["id"])
+            if stored is not None:
+                refined |= {"w_r": stored["weight"], "priority": stored["weight"] * stored["valid"]}
+        if plain:
+            self.table.append(states, records.table_columns(plain))
+        self._record(states, rows)
+        return refined if refined is not None and result.status == "accepted" else None
+
+    def _pending_record(self, item: PendingRefinement, status: str) -> dict[str, Any]:
+        return {
+            "id": item.id,
+            "round": 0,
+            "status": status,
+            "parent_id": item.parent_id,
+            "snapshot": item.snapshot.to_json(),
+            "played": item.played,
+            "reason": item.reason,
+            "distance": item.distance,
+            "priority": item.priority,
+            "chain": item.chain,
+            "reward": item.reward,
+            "time": self._clock(),
+        }
+
+    def _finish_record(self, record: dict[str, Any], item: PendingRefinement) -> None:
+        record = {"rounds": 0, "salvageable": False, **record}
+        self.log.append("refinement", [record])
+        self.counters.add(record)
+        self.table.unpin(item.parent_id)
+
+    def _ask_again(self, result: RefinementResult) -> None:
+        """A decision that nothing could save, but which an alternative would have served better, is asked about as a
+        lowest-advantage one once no blackout waits (DESIGN §5)."""
+        item = result.pending
+        if result.status != "unsalvageable" or item.reason not in ("lookback", "paper") or not result.advantage < 0.0:
+            return
+        again = PendingRefinement(
+            id=self.reserve(1),
+            parent_id=item.parent_id,
+            snapshot=item.snapshot,
+            played=item.played,
+            reason="advantage",
+            distance=item.distance,
+            priority=-result.advantage,
+            chain=item.chain,
+            reward=item.reward,
+        )
+        self.push([again])
+
+
+def mb_per_1000(size: int, decisions: int) -> float:
+    """Megabytes of shards for 1,000 stored transitions; 0 before the first."""
+    return size / 1e6 / decisions * 1000 if decisions else 0.0

@@ -1,0 +1,303 @@
+"""The replay table: D_RL and the refined ring D_LLM over one pool of states, drawn from by eq. (9).
+
+Rows [0, capacity) are D_RL, drawn uniformly; rows [capacity, capacity + refined_capacity) are D_LLM, drawn by
+I_v * w_r. A transition names its state and its next state by id; the next state is the state row of the next decision,
+so each state is stored once, in float16. Original rewards decide validity and weight; only `reward`, which the Q target
+sees, carries the critic's edits.
+
+Eviction: D_LLM forgets its oldest; D_RL forgets its oldest row that nothing pins. The original of a refined row, and
+that of a refinement still pending, are pinned.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ace_ray.config.learning import MixingSettings, ReplaySettings
+from ace_ray.replay.mixing import RunningScale, p_mix, refined_share, reward_weight
+from ace_ray.replay.states import StatePool, StateShape
+from ace_ray.replay.sum_tree import SumTree
+
+NO_STATE = -1
+
+# name -> (dtype, value where a caller gives none)
+TRANSITION_COLUMNS: dict[str, tuple[type, Any]] = {
+    "id": (np.int64, -1),
+    "state_id": (np.int64, -1),
+    "next_id": (np.int64, NO_STATE),
+    "parent_id": (np.int64, -1),
+    "source": (np.int8, 0),
+    "action": (np.int16, 0),
+    "catalogue_id": (np.int32, 0),
+    "steps": (np.int32, 1),
+    "reward": (np.float32, 0.0),
+    "original_reward": (np.float32, np.nan),
+    "discount": (np.float32, 1.0),
+    "terminated": (np.bool_, False),
+    "truncated": (np.bool_, False),
+    "policy_version": (np.int32, -1),
+    "valid": (np.bool_, False),
+    "advantage": (np.float32, np.nan),
+}
+STATE_COLUMNS = ("context", "slots", "mask", "score")
+
+
+class ReplayTable:
+    """See the module.
+
+    Args:
+        shape: sizes of a state.
+        replay: capacities.
+        mixing: beta, tau, clips.
+        seed: of the draws.
+    """
+
+    def __init__(self, shape: StateShape, replay: ReplaySettings, mixing: MixingSettings, seed: int = 0) -> None:
+        self.capacity = replay.capacity
+        self.refined_capacity = replay.refined_capacity
+        self.mixing = mixing
+        total = self.capacity + self.refined_capacity
+        # A row refers to at most two states; the margin holds a fragment that arrives before old rows leave.
+        self.states = StatePool(shape, 2 * total + 4096)
+        self.columns = {name: np.full(total, fill, dtype) for name, (dtype, fill) in TRANSITION_COLUMNS.items()}
+        self._state_row = np.full(total, NO_STATE, np.int64)
+        self._next_row = np.full(total, NO_STATE, np.int64)
+        self._pins = np.zeros(total, np.int32)
+        self._weight = np.ones(total, np.float32)
+        self._row: dict[int, int] = {}
+        self._size = 0
+        self._cursor = 0
+        self._refined_size = 0
+        self._refined_cursor = 0
+        self._tree = SumTree(self.refined_capacity)
+        self._scale = RunningScale()
+        self._clipped = 0.0
+        self._rng = np.random.default_rng(seed)
+        self.lost = 0
+
+    def append(self, states: dict[str, np.ndarray], transitions: dict[str, np.ndarray]) -> np.ndarray:
+        """Stores states and ordinary transitions (rollout's own, and losing or tied rounds of a refinement).
+
+        Args:
+            states: 'id' int64 [m], 'context' [m, C], 'slots' [m, K, F], 'mask' [m, K], 'score' [m, K],
+                'catalogue_ids' [m, K]; a state that came before need not come again.
+            transitions: columns of TRANSITION_COLUMNS, each [n]; 'id', 'state_id', 'action' and 'reward' at least.
+
+        Returns:
+            Ids stored, in order. A transition whose state or next state is not here is left out and counted in `lost`;
+            one that is here already is not stored twice.
+        """
+        kept, state_rows, next_rows = self._link(states, transitions)
+        rows = self._claim(len(kept))
+        self._write(rows, transitions, kept, state_rows, next_rows)
+        self._drop_orphans(states)
+        return self.columns["id"][rows].copy()
+
+    def add_refinement(self, states: dict[str, np.ndarray], transition: dict[str, np.ndarray]) -> bool:
+        """Stores one refined transition in D_LLM (columns of length 1, 'valid' and 'advantage' among them).
+
+        Its original, when it is still here, is kept as long as the refined row. Returns False when a state is missing.
+        """
+        kept, state_rows, next_rows = self._link(states, transition)
+        if len(kept) != 1:
+            self._drop_orphans(states)
+            return False
+        row = self.capacity + self._refined_cursor
+        self._refined_cursor = (self._refined_cursor + 1) % self.refined_capacity
+        if self._refined_size == self.refined_capacity:
+            self._evict(np.array([row]))
+        else:
+            self._refined_size += 1
+        self._write(np.array([row]), transition, kept, state_rows, next_rows)
+        self.pin(int(self.columns["parent_id"][row]))
+        self._scale.update(float(self.columns["advantage"][row]))
+        self._reweigh()
+        self._drop_orphans(states)
+        return True
+
+    def apply_edit(self, transition_id: int, delta: float) -> bool:
+        """The critic's edit: reward = original reward + delta, in place. Returns False when the row is gone."""
+        row = self._row.get(int(transition_id))
+        if row is None:
+            return False
+        self.columns["reward"][row] = self.columns["original_reward"][row] + delta
+        return True
+
+    def pin(self, transition_id: int) -> bool:
+        """Keeps a row from eviction until `unpin`; False when it is not here."""
+        row = self._row.get(int(transition_id))
+        if row is None:
+            return False
+        self._pins[row] += 1
+        return True
+
+    def unpin(self, transition_id: int) -> None:
+        """Undoes one `pin`."""
+        row = self._row.get(int(transition_id))
+        if row is not None and self._pins[row] > 0:
+            self._pins[row] -= 1
+
+    def get(self, transition_id: int) -> dict[str, Any] | None:
+        """All columns of one transition, 'weight' included, None when it is gone."""
+        row = self._row.get(int(transition_id))
+        if row is None:
+            return None
+        found = {name: column[row].item() for name, column in self.columns.items()}
+        found["weight"] = float(self._weight[row])
+        found["refined"] = row >= self.capacity
+        return found
+
+    def sample(self, n: int, beta: float | None = None) -> dict[str, np.ndarray]:
+        """n transitions drawn with replacement by eq. (9).
+
+        Returns:
+            'context' [n, C], 'slots' [n, K, F], 'mask' [n, K], 'score' [n, K] of the state (float32, mask bool), the
+            same with prefix 'next_' (zeros with slot 0 legal after a blackout), and [n] each: 'id', 'action' int64,
+            'reward', 'discount' (gamma^k), 'terminated' bool, 'truncated' bool, 'weight' (w_r; 1 in D_RL),
+            'policy_version' int64, 'source' int8, 'refined' bool.
+
+        Raises:
+            ValueError: nothing to draw from.
+        """
+        beta = self.mixing.beta if beta is None else beta
+        mass = self._tree.total
+        if self._size == 0 and mass <= 0.0:
+            raise ValueError("replay: sample of an empty table")
+        k = refined_share(n, beta, float(self._rng.random())) if mass > 0.0 else 0
+        if self._size == 0:
+            k = n
+        plain = self._rng.integers(0, self._size, n - k) if n > k else np.empty(0, np.int64)
+        refined = self._tree.sample(k, self._rng) + self.capacity if k else np.empty(0, np.int64)
+        return self._gather(np.concatenate([plain, refined]))
+
+    def probabilities(self, beta: float | None = None) -> tuple[float, np.ndarray]:
+        """Eq. (9) of the present table: of each row of D_RL, and of each filled row of D_LLM in ring order."""
+        leaves = np.arange(self._refined_size)
+        return p_mix(self._size, self._tree.get(leaves), self.mixing.beta if beta is None else beta)
+
+    def stats(self) -> dict[str, float]:
+        """Sizes, valid share, w_r and its clipped share, pinned rows, lost rows."""
+        refined = slice(self.capacity, self.capacity + self._refined_size)
+        n = max(1, self._refined_size)
+        return {
+            "transitions": self._size,
+            "refined": self._refined_size,
+            "refined_full": float(self._refined_size == self.refined_capacity),
+            "refined_valid_share": float(self.columns["valid"][refined].sum()) / n,
+            "states": len(self.states),
+            "pinned": int((self._pins > 0).sum()),
+            "weight_mean": float(self._weight[refined].mean()) if self._refined_size else 1.0,
+            "weight_clipped_share": self._clipped,
+            "advantage_scale": self._scale.value,
+            "lost": self.lost,
+        }
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _link(
+        self, states: dict[str, np.ndarray], transitions: dict[str, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Stores the states, holds what the transitions refer to: indices that can be stored, their state and next
+        rows."""
+        if len(states.get("id", ())):
+            self.states.add(np.asarray(states["id"], np.int64), states)
+        ids = np.asarray(transitions["state_id"], np.int64)
+        next_ids = np.asarray(transitions.get("next_id", np.full(len(ids), NO_STATE)), np.int64)
+        state_rows = np.array([self._lookup(i) for i in ids], np.int64)
+        next_rows = np.array([self._lookup(i) for i in next_ids], np.int64)
+        linked = (state_rows != NO_STATE) & ((next_rows != NO_STATE) | (next_ids == NO_STATE))
+        self.lost += int((~linked).sum())
+        known = np.array([int(i) in self._row for i in transitions["id"]], np.bool_)
+        kept = np.flatnonzero(linked & ~known)
+        state_rows, next_rows = state_rows[kept], next_rows[kept]
+        # Held before anything is evicted: the row that leaves may be the last that refers to one of these states.
+        self.states.hold(state_rows)
+        self.states.hold(next_rows)
+        return kept, state_rows, next_rows
+
+    def _lookup(self, state_id: int) -> int:
+        row = self.states.row(state_id)
+        return NO_STATE if row is None else row
+
+    def _drop_orphans(self, states: dict[str, np.ndarray]) -> None:
+        rows = np.array([self._lookup(i) for i in states.get("id", ())], np.int64)
+        self.states.free_unreferenced(np.unique(rows[rows != NO_STATE]))
+
+    def _claim(self, n: int) -> np.ndarray:
+        """Rows of D_RL for n transitions, the oldest that nothing pins evicted where needed."""
+        if n > self.capacity:
+            raise ValueError(f"{n} transitions at once do not fit replay.capacity={self.capacity}")
+        fresh = min(n, self.capacity - self._size)
+        rows = list(range(self._size, self._size + fresh))
+        self._size += fresh
+        looked = 0
+        evicted = []
+        while len(rows) + len(evicted) < n:
+            if looked == self.capacity:
+                raise MemoryError("replay: every row is pinned by a refinement; raise replay.capacity")
+            if self._pins[self._cursor] == 0 and self._cursor not in rows:
+                evicted.append(self._cursor)
+            self._cursor = (self._cursor + 1) % self.capacity
+            looked += 1
+        if evicted:
+            self._evict(np.array(evicted))
+        return np.array(rows + evicted, np.int64)
+
+    def _evict(self, rows: np.ndarray) -> None:
+        for row in rows.tolist():
+            del self._row[int(self.columns["id"][row])]
+            if row >= self.capacity:
+                self.unpin(int(self.columns["parent_id"][row]))
+                self._tree.set(np.array([row - self.capacity]), np.zeros(1))
+        self._pins[rows] = 0
+        self.states.release(np.concatenate([self._state_row[rows], self._next_row[rows]]))
+
+    def _write(
+        self,
+        rows: np.ndarray,
+        transitions: dict[str, np.ndarray],
+        kept: np.ndarray,
+        state_rows: np.ndarray,
+        next_rows: np.ndarray,
+    ) -> None:
+        for name, (dtype, fill) in TRANSITION_COLUMNS.items():
+            values = transitions.get(name)
+            self.columns[name][rows] = fill if values is None else np.asarray(values, dtype)[kept]
+        if "original_reward" not in transitions:
+            self.columns["original_reward"][rows] = self.columns["reward"][rows]
+        self._state_row[rows] = state_rows
+        self._next_row[rows] = next_rows
+        self._weight[rows] = 1.0
+        for row in rows.tolist():
+            self._row[int(self.columns["id"][row])] = row
+
+    def _reweigh(self) -> None:
+        """w_r and priority of the whole refined ring: the scale moved for all of them."""
+        rows = np.arange(self.capacity, self.capacity + self._refined_size)
+        advantage = np.nan_to_num(self.columns["advantage"][rows])
+        m = self.mixing
+        weight, clipped = reward_weight(advantage, self._scale.value, m.tau, m.weight_min, m.weight_max)
+        self._weight[rows] = weight
+        self._clipped = float(clipped.mean())
+        self._tree.set(rows - self.capacity, weight * self.columns["valid"][rows])
+
+    def _gather(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        state, following = self._state_row[rows], self._next_row[rows]
+        ends = following == NO_STATE
+        batch: dict[str, np.ndarray] = {}
+        for name in STATE_COLUMNS:
+            column = self.states.columns[name]
+            dtype = np.float32 if column.dtype == np.float16 else column.dtype
+            batch[name] = column[state].astype(dtype)
+            batch[f"next_{name}"] = column[np.where(ends, 0, following)].astype(dtype)
+            batch[f"next_{name}"][ends] = 0
+        batch["next_mask"][ends, 0] = True
+        for name in ("id", "reward", "discount", "terminated", "truncated", "source"):
+            batch[name] = self.columns[name][rows]
+        batch["action"] = self.columns["action"][rows].astype(np.int64)
+        batch["policy_version"] = self.columns["policy_version"][rows].astype(np.int64)
+        batch["weight"] = self._weight[rows]
+        batch["refined"] = rows >= self.capacity
+        return batch
