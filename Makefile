@@ -9,7 +9,7 @@ READY := $(VENV)/.ready-$(DEVICE)
 TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' requirements/$(DEVICE).txt)
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
-.PHONY: setup train test lint format lock clean
+.PHONY: setup train test lint format docs lock clean
 
 setup: $(READY)
 
@@ -39,6 +39,10 @@ lint: setup
 format: setup
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+# docs/configuration.md from the settings; docs/commands.md from the parser of `ace`.
+docs: setup
+	$(PY) -m ace_ray.config.reference
 
 # Resolves requirements/*.in anew.
 lock: setup

@@ -22,7 +22,7 @@ class RefineSettings(Settings):
     queue: int = Field(256, ge=1, description="pending refinements kept; the oldest of lowest value goes first")
     seed_queue: bool = Field(False, description="fill the queue with the salvageable snapshots shipped with the model")
     advantage_share: float = Field(
-        0.25, ge=0, le=1, description="share of requests spent on lowest-advantage decisions when no blackout is pending"
+        0.25, ge=0, le=1, description="share of requests for lowest-advantage decisions while no blackout is pending"
     )
 
 

@@ -14,7 +14,7 @@ class RolloutSettings(Settings):
 
     workers: int = Field(1, ge=1, description="rollout worker processes")
     weights_every_s: float = Field(2.0, gt=0, description="seconds between two pulls of the policy weights")
-    hard_starts: float = Field(0.5, ge=0, le=1, description="share of episodes that start shortly before an old blackout")
+    hard_starts: float = Field(0.5, ge=0, le=1, description="share of episodes starting shortly before an old blackout")
     stalled_s: float = Field(300.0, gt=0, description="seconds without any decision after which the run fails")
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import ray
 import torch
-from masked_mdp import STATES, K, MaskedMDP
+from tests.learner.masked_mdp import STATES, K, MaskedMDP
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.learner.learner_group import LearnerGroup
 
