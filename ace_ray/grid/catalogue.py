@@ -146,7 +146,9 @@ class Catalogue:
         legal[:, 0] = free & status & ~strands
         used = (branches + others) > 0
         for column, (bus_or, bus_ex) in enumerate(_PAIRS, start=1):
-            ends_used = used[self._sub_of[self._or_pos] * 2 + bus_or - 1] & used[self._sub_of[self._ex_pos] * 2 + bus_ex - 1]
+            ends_used = (
+                used[self._sub_of[self._or_pos] * 2 + bus_or - 1] & used[self._sub_of[self._ex_pos] * 2 + bus_ex - 1]
+            )
             legal[:, column] = free & ~status & ends_used
         return legal
 
@@ -219,7 +221,7 @@ class Catalogue:
         return 1 + ((self.code[action_id] & self._weight[where]) != 0).astype(np.int8)
 
     def bus_rows(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """int8 [n, T]: target bus of each element, 0 where untouched (reconnections set both ends, disconnections -1)."""
+        """int8 [n, T]: target bus of each element, 0 where untouched (a reconnection sets both ends, -1 disconnects)."""
         chosen = np.asarray(ids, dtype=np.int64).reshape(-1)
         rows = np.zeros((len(chosen), self._dim), dtype=np.int8)
         moved = self._sub_of[None, :] == self.substation[chosen][:, None]

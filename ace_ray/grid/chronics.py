@@ -208,7 +208,9 @@ class CachedMultifolder(Multifolder):
         series = _CACHE.get(key)
         if series is None:
             series_class = FileSeriesDrawnMaintenance if drawn else FileSeries
-            series = series_class(path=path, time_interval=self.time_interval, sep=self.sep, max_iter=-1, **self._kwargs)
+            series = series_class(
+                path=path, time_interval=self.time_interval, sep=self.sep, max_iter=-1, **self._kwargs
+            )
             series.seed(0)
             series.initialize(*orders, names_chronics_to_backend=names)
             _CACHE.put(key, series)

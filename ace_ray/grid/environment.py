@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import grid2op
-import grid2op.MakeEnv.PathUtils as grid2op_paths
-from grid2op.Chronics import GridStateFromFile, Multifolder
+from grid2op.Chronics import (
+    GridStateFromFile,
+    GridStateFromFileWithForecastsWithMaintenance,
+    Multifolder,
+)
 from grid2op.Exceptions import Grid2OpException
 from grid2op.MakeEnv.Make import TEST_DEV_ENVS
+from grid2op.MakeEnv.PathUtils import DEFAULT_PATH_DATA
 from grid2op.Reward import ConstantReward
 from lightsim2grid import LightSimBackend
 
@@ -33,11 +37,11 @@ def environment_folder(name: str) -> Path:
     elif name in TEST_DEV_ENVS:
         folder = Path(TEST_DEV_ENVS[name])
     else:
-        folder = Path(grid2op_paths.DEFAULT_PATH_DATA) / name
+        folder = Path(DEFAULT_PATH_DATA) / name
     if not (folder / "grid.json").exists() and not (folder / _MULTIMIX).exists():
         raise DataError(
-            f"environment '{name}' is neither inside the grid2op package nor in {grid2op_paths.DEFAULT_PATH_DATA}",
-            f'download it with: python -c "import grid2op; grid2op.make(\'{name}\')", or set grid.env to one of: '
+            f"environment '{name}' is neither inside the grid2op package nor in {DEFAULT_PATH_DATA}",
+            f"download it with: python -c \"import grid2op; grid2op.make('{name}')\", or set grid.env to one of: "
             + ", ".join(sorted(n for n in TEST_DEV_ENVS if n.startswith(("l2rpn", "rte", "educ")))),
         )
     if (folder / _MULTIMIX).exists():
@@ -93,15 +97,33 @@ def make_env(settings: GridSettings) -> Any:
     return env
 
 
+def is_random(name: str) -> bool:
+    """Whether anything in the environment is drawn from its seed: an opponent's attacks, or maintenance."""
+    config = _config(environment_folder(name))
+    return bool(config.get("opponent_attack_duration")) or issubclass(
+        _series_class(config), GridStateFromFileWithForecastsWithMaintenance
+    )
+
+
 def _reads_files(folder: Path) -> bool:
     """Whether the environment reads its series from CSV files, which `CachedMultifolder` knows how to share."""
+    config = _config(folder)
+    chronics = config.get("chronics_class") or Multifolder
+    return issubclass(chronics, Multifolder) and issubclass(_series_class(config), GridStateFromFile)
+
+
+def _series_class(config: dict) -> type:
+    feeding = config.get("data_feeding_kwargs") or {}
+    return feeding.get("gridvalueClass") or config.get("grid_value_class") or object
+
+
+def _config(folder: Path) -> dict:
+    """The `config` of the environment's `config.py` (Grid2Op itself runs that file to build the environment)."""
     spec = importlib.util.spec_from_file_location("_environment_config", folder / "config.py")
     if spec is None or spec.loader is None:
-        return False
+        raise DataError(f"{folder} has no config.py", "it is not a Grid2Op environment")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.config
-    feeding = config.get("data_feeding_kwargs") or {}
-    values = feeding.get("gridvalueClass") or config.get("grid_value_class")
-    chronics = config.get("chronics_class") or Multifolder
-    return issubclass(chronics, Multifolder) and isinstance(values, type) and issubclass(values, GridStateFromFile)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        spec.loader.exec_module(module)
+    return module.config
