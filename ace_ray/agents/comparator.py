@@ -16,6 +16,7 @@ from ace_ray.agents.rebuild import Rebuilder
 from ace_ray.config.errors import GridMismatchError
 from ace_ray.config.grid import GridSettings
 from ace_ray.grid.engine import Decision, DecisionEngine
+from ace_ray.grid.episode import is_blackout, step_reward
 from ace_ray.grid.scenario import episode_length
 from ace_ray.grid.snapshot import Snapshot
 
@@ -114,7 +115,7 @@ class Comparator:
         while steps < horizon and not dead:
             obs, _, done, info = env.step(action)
             steps += 1
-            dead = is_blackout(done, info)
+            dead = is_blackout(done, info, snapshot.step + steps, length)
             reward = step_reward(obs, dead, self.settings.reward)
             total += reward
             if not dead:

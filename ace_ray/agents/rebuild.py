@@ -58,7 +58,7 @@ class Rebuilder:
         self._main: _Place | None = None
 
     def hold(self, snapshots: Iterable[Snapshot]) -> None:
-        """Reaches snapshots in the order of their steps, so that those on one log cost one replay; keeps a copy of each."""
+        """Keeps a copy of the environment at each snapshot; those on one log cost one replay together."""
         wanted = sorted(snapshots, key=lambda s: (s.scenario, s.step))
         self.keep = max(self.keep, len(wanted))
         for snapshot in wanted:
@@ -82,7 +82,8 @@ class Rebuilder:
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        kept = max((p for p in self._kept.values() if p.leads_to(snapshot)), key=lambda p: p.snapshot.step, default=None)
+        leading = [place for place in self._kept.values() if place.leads_to(snapshot)]
+        kept = max(leading, key=lambda place: place.snapshot.step, default=None)
         main = self._main if self._main is not None and self._main.leads_to(snapshot) else None
         if main is None and kept is None:
             obs = reset_to(self.env, snapshot.scenario)

@@ -34,10 +34,10 @@ def make(spec: str, env: Any, settings: GridSettings) -> BaseAgent:
     """Makes the agent that `spec` names.
 
     Args:
-        spec: one of `KNOWN`. RUN is a run folder, a checkpoint or export folder, or the name of a run under $ACE_RUNS
-            (default ./runs); `@0` is its policy before the first update, `@N` the one after N updates, neither the latest. In
-            `module:make_agent` the module is importable or a folder or file with a Grid2Op submission; the
-            function is called as `make_agent(env, path)`.
+        spec: one of `KNOWN`. RUN is a run folder, a checkpoint or export folder, or the name of a run under
+            $ACE_RUNS (default ./runs); `@0` is its policy before the first update, `@N` the one after N updates,
+            neither the latest. In `module:make_agent` the module is importable, or a folder or file with a Grid2Op
+            submission; the function is called as `make_agent(env, path)`.
         env: the Grid2Op environment that it will play in; read for its spaces and grid, never stepped.
         settings: predicate, candidates and rules of our own agents.
 

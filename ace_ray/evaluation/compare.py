@@ -76,7 +76,9 @@ def compare(a: Evaluation, b: Evaluation) -> Comparison:
     if a.env != b.env:
         raise DataError(f"{a.agent} was evaluated on {a.env}, {b.agent} on {b.env}", "evaluate both on one environment")
     if a.data != b.data:
-        raise DataError(f"{a.agent} was evaluated on data {a.data}, {b.agent} on {b.data}", "pass the same --data to both")
+        raise DataError(
+            f"{a.agent} was evaluated on data {a.data}, {b.agent} on {b.data}", "pass the same --data twice"
+        )
     if a.catalogue and b.catalogue and a.catalogue != b.catalogue:
         raise GridMismatchError(
             f"{a.agent} and {b.agent} were evaluated with different action catalogues", "evaluate both with one version"
@@ -115,12 +117,13 @@ def _pairs(a: Evaluation, b: Evaluation) -> list[tuple[Episode, Episode]]:
 
 
 def points(found: Interval) -> str:
-    """An interval of a share, in percentage points; says when 0 lies in it."""
-    return bounds(Interval(100 * found.mean, *(None if v is None else 100 * v for v in (found.low, found.high)), found.over))
+    """The interval of a share, in percentage points."""
+    return bounds(found, scale=100.0, digits=1)
 
 
-def bounds(found: Interval) -> str:
-    """`[low, high]`, with a word where the interval contains 0 or there is none."""
-    if found.low is None or found.high is None:
-        return "(no interval)"
-    return f"[{found.low:+.1f}, {found.high:+.1f}]{' contains 0' if found.contains_zero else ''}"
+def bounds(found: Interval, scale: float = 1.0, digits: int = 2) -> str:
+    """`[low, high]` times `scale`, with a word where the interval contains 0 or there is none."""
+    if found.ci95 is None:
+        return "no interval"
+    low, high = (f"{scale * value:+.{digits}f}" for value in found.ci95)
+    return f"[{low}, {high}]{' contains 0' if found.contains_zero else ''}"

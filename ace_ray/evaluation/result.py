@@ -1,9 +1,10 @@
 """The result of an evaluation, and its JSON form (`ace evaluate --json`).
 
 The keys are stable: `agent env predicate survival{mean,ci95} reward{mean} full_episodes
-episodes[{chronic,env_seed,start_step,steps,max_steps,decisions,reward}] decision_ms{p50,p99} illegal_actions`, and beside
-them `data split scenarios in_sample intervals catalogue settings versions`. Numbers without a key of their own unit: survival is
-a share (0 to 1), reward a sum of step rewards, decision_ms milliseconds.
+episodes[{chronic,env_seed,start_step,steps,max_steps,decisions,reward}] decision_ms{p50,p99} illegal_actions`, and
+beside them `data split scenarios in_sample intervals catalogue settings versions`. Units: survival is a share (0 to 1),
+reward a sum of step rewards, decision_ms milliseconds (null without any decision), steps and max_steps environment
+steps.
 """
 
 from __future__ import annotations
@@ -149,7 +150,8 @@ def load(path: str | os.PathLike[str]) -> Evaluation:
     except FileNotFoundError:
         raise DataError(f"{path} does not exist", "write it with `ace evaluate … --json FILE`") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is no result of an evaluation: {error}", "write it with `ace evaluate --json`") from error
+        problem = f"{path} is no result of an evaluation: {error!r}"
+        raise DataError(problem, "write it with `ace evaluate … --json FILE`") from error
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float | None]:

@@ -1,0 +1,111 @@
+"""One episode of one agent, by a plain step loop that any Grid2Op agent can be put in."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ace_ray.agents.base import RuleAgent
+from ace_ray.config.grid import GridSettings
+from ace_ray.evaluation.result import Episode
+from ace_ray.grid.episode import is_blackout, is_refused, step_reward
+from ace_ray.grid.scenario import Scenario, episode_length, reset_to
+
+
+class Watcher(Protocol):
+    """Sees the episode go by: what saves or draws it."""
+
+    def start(self, env: Any, agent: Any, observation: Any, length: int) -> None:
+        """Called with the first observation."""
+
+    def step(
+        self, number: int, before: Any, action: Any, after: Any, reward: float, info: dict[str, Any], seconds: float
+    ) -> None:
+        """Called after environment step `number` (1-based); `seconds` is the agent's wall time."""
+
+
+@dataclass(frozen=True)
+class Played:
+    """What one episode tells: its record, the wall time of its critical decisions, its illegal or void actions."""
+
+    episode: Episode
+    decision_seconds: tuple[float, ...]
+    illegal_actions: int
+    blackout: bool
+
+
+def play(env: Any, agent: Any, scenario: Scenario, settings: GridSettings, watcher: Watcher | None = None) -> Played:
+    """Plays `scenario` with `agent` to its end or a blackout.
+
+    Decisions of our own agents are their critical states. An outside agent does not say which of its calls are
+    decisions: there a call counts in states with max rho at or over `critical.rho_overloaded`.
+
+    Args:
+        env: made by `make_env(settings)`; reset here.
+        agent: a Grid2Op agent made for it.
+        scenario: what to play.
+        settings: reward and predicate.
+        watcher: sees each step.
+    """
+    observation = reset_to(env, scenario)
+    length = episode_length(env, scenario)
+    agent.reset(observation)
+    own = isinstance(agent, RuleAgent)
+    earlier = len(agent.decision_seconds) if own else 0
+    if watcher is not None:
+        watcher.start(env, agent, observation, length)
+    reward, total, steps, illegal, dead = 0.0, 0.0, 0, 0, False
+    timed: list[float] = []
+    while steps < length and not dead:
+        started = time.perf_counter()
+        action = agent.act(observation, reward, False)
+        seconds = time.perf_counter() - started
+        if not own and float(observation.rho.max()) >= settings.critical.rho_overloaded:
+            timed.append(seconds)
+        after, _, done, info = env.step(action)
+        steps += 1
+        dead = is_blackout(done, info, steps, length)
+        reward = step_reward(after, dead, settings.reward)
+        total += reward
+        illegal += refused(action, observation, after, info, dead)
+        if watcher is not None:
+            watcher.step(steps, observation, action, after, reward, info, seconds)
+        observation = after
+    if own:
+        timed = agent.decision_seconds[earlier:]
+    episode = Episode(
+        chronic=scenario.chronic,
+        env_seed=scenario.env_seed,
+        start_step=scenario.start_step,
+        steps=steps - dead,
+        max_steps=length,
+        decisions=len(timed),
+        reward=total,
+    )
+    return Played(episode, tuple(timed), illegal, dead)
+
+
+def refused(action: Any, before: Any, after: Any, info: dict[str, Any], dead: bool) -> bool:
+    """True when an action was illegal, ambiguous or void: meant to change something, and changed nothing.
+
+    Void is what asks only for what is so already, or of whose entries none took effect. Entries that an attack, a
+    protection or a blackout undid in the same step are not told apart from void ones unless others took effect, so
+    after a blackout only what asked for nothing new counts.
+    """
+    if is_refused(info):
+        return True
+    if not action.can_affect_something():
+        return False
+    asked_bus, asked_status = action.set_bus, action.line_set_status
+    moved = asked_bus != 0
+    switched = asked_status != 0
+    if action.as_dict().keys() - {"set_bus_vect", "set_line_status"}:
+        return False  # redispatching, curtailment, changes: never without effect
+    new = bool((asked_bus[moved] != before.topo_vect[moved]).any())
+    new |= bool(((asked_status[switched] > 0) != before.line_status[switched]).any())
+    if not new or dead:
+        return not new
+    took = bool((asked_bus[moved] == after.topo_vect[moved]).any())
+    took |= bool(((asked_status[switched] > 0) == after.line_status[switched]).any())
+    return not took

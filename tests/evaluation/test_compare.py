@@ -1,0 +1,116 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from ace_ray.config.errors import DataError, GridMismatchError
+from ace_ray.evaluation.compare import compare
+from ace_ray.evaluation.result import load, percentiles
+from ace_ray.evaluation.statistics import OVER_SEEDS
+from ace_ray.evaluation.tables import table
+
+from .made import evaluation
+
+pytestmark = pytest.mark.unit
+
+ISSUE_KEYS = "agent env predicate survival reward full_episodes episodes decision_ms illegal_actions".split()
+EPISODE_KEYS = ["chronic", "env_seed", "start_step", "steps", "max_steps", "decisions", "reward"]
+
+
+def test_json_has_the_documented_keys_and_reads_back(tmp_path):
+    one = evaluation("greedy", [100, 50, 20, 80])
+    one.save(tmp_path / "a" / "greedy.json")
+    row = json.loads((tmp_path / "a" / "greedy.json").read_text())
+    assert list(row)[: len(ISSUE_KEYS)] == ISSUE_KEYS
+    assert list(row["survival"]) == ["mean", "ci95"] and list(row["reward"]) == ["mean"]
+    assert [list(episode) for episode in row["episodes"]] == [EPISODE_KEYS] * 4
+    assert list(row["decision_ms"]) == ["p50", "p99"]
+    assert row["survival"]["mean"] == pytest.approx(0.625) and row["full_episodes"] == 1
+    assert load(tmp_path / "a" / "greedy.json") == one
+
+
+def test_decision_times_are_milliseconds_and_none_without_decisions():
+    assert percentiles([0.001, 0.002, 0.003]) == {"p50": pytest.approx(2.0), "p99": pytest.approx(2.98)}
+    assert percentiles([]) == {"p50": None, "p99": None}
+
+
+def test_differences_are_b_minus_a_over_pairs_whatever_the_order():
+    a = evaluation("a", [10, 20, 30, 100, 50, 60, 70, 80])
+    b = evaluation("b", [20, 30, 30, 90, 60, 70, 80, 90])
+    found = compare(a, replace(b, episodes=b.episodes[::-1]))
+    assert found.survival.mean == pytest.approx(0.0625)
+    assert (found.better, found.equal, found.worse) == (6, 1, 1)
+    assert found.full_episodes == -1
+    assert found.survival.low <= 0.0625 <= found.survival.high
+    assert compare(b, a).survival.mean == pytest.approx(-0.0625)
+    assert "b - a" in found.text() and "+6.2 points" in found.text()
+
+
+def test_pairing_narrows_the_interval():
+    """Scenarios differ by 90 points, agents by 5 on each of them: unpaired, nothing could be said."""
+    a = evaluation("a", [5, 95, 50, 20, 70, 30, 90, 10])
+    b = evaluation("b", [10, 100, 55, 25, 75, 35, 95, 15])
+    paired = compare(a, b).survival
+    assert paired.low == pytest.approx(0.05) and paired.high == pytest.approx(0.05)
+    assert a.survival.high > b.survival.low
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"env": "l2rpn_wcci_2022_dev"}, DataError, "environment"),
+        ({"data": "shipped"}, DataError, "--data"),
+        ({"catalogue": "other"}, GridMismatchError, "catalogue"),
+        ({"episodes": evaluation("b", [1, 2, 3, 4, 5]).episodes}, DataError, "one evaluation only"),
+        ({"episodes": evaluation("b", [1, 2, 3]).episodes}, DataError, "one evaluation only"),
+        ({"episodes": evaluation("b", [1, 2, 3, 4]).episodes[:1] * 4}, DataError, "twice"),
+    ],
+)
+def test_what_is_not_paired_is_refused(change, error, words):
+    a, b = evaluation("a", [1, 2, 3, 4]), evaluation("b", [1, 2, 3, 4])
+    with pytest.raises(error, match=words):
+        compare(a, replace(b, **change))
+
+
+def test_other_lengths_of_one_scenario_are_no_pair():
+    a, b = evaluation("a", [1, 2, 3, 4]), evaluation("b", [1, 2, 3, 4])
+    shorter = tuple(replace(episode, max_steps=50) for episode in b.episodes)
+    with pytest.raises(DataError, match="same --scenarios"):
+        compare(a, replace(b, episodes=shorter))
+
+
+def test_a_file_that_is_no_evaluation_is_named(tmp_path):
+    (tmp_path / "x.json").write_text('{"agent": "greedy"}')
+    with pytest.raises(DataError, match="x.json"):
+        load(tmp_path / "x.json")
+    with pytest.raises(DataError, match="does not exist"):
+        load(tmp_path / "y.json")
+
+
+def test_table_says_where_an_interval_contains_zero(tmp_path):
+    rows = [
+        evaluation("do-nothing", [5, 10, 15, 20], decision_ms=percentiles([])),
+        evaluation("greedy", [80, 90, 100, 70]),
+        evaluation("policy:run@0", [80, 90, 100, 70]),
+        evaluation("policy:run", [90, 85, 100, 70]),
+    ]
+    found = table(rows, pairs=[("policy:run@0", "policy:run")])
+    text, markdown = found.text(), found.markdown()
+    for part in (text, markdown):
+        assert "policy:run - policy:run@0" in part and "policy:run@0 - greedy" in part
+        assert "contains 0" in part and "shows no difference" in part
+    nothing = next(c for c in found.comparisons if c.b == "do-nothing")
+    assert nothing.survival.contains_zero is False
+    assert not any(note.startswith("do-nothing - greedy") for note in found.notes())
+    found.save(tmp_path)
+    saved = json.loads((tmp_path / "table.json").read_text())
+    assert [row["agent"] for row in saved["agents"]] == [row.agent for row in rows]
+    assert saved["comparisons"][1]["survival"]["difference"] == 0.0
+    assert (tmp_path / "table.md").read_text() == markdown
+
+
+def test_table_labels_in_sample_and_few_chronics():
+    rows = [evaluation(name, [50, 60, 70, 80], chronics=2, in_sample=True) for name in ("greedy", "x")]
+    found = table(rows)
+    assert any("in-sample" in note for note in found.notes())
+    assert any(OVER_SEEDS in note for note in found.notes())
