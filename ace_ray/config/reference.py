@@ -20,8 +20,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 _HEAD = """# Configuration
 
 Made from the code by `make docs`; do not edit. A setting is given in a YAML profile (`ace train --config FILE`,
-several are read in order) or on the command line as `dotted.key=value`, which wins. Unknown keys are errors. The paper's values
-are in [configs/ace_paper.yaml](../configs/ace_paper.yaml); a run prints where it differs from them.
+several are read in order) or on the command line as `dotted.key=value`, which wins. Unknown keys are
+errors. The paper's values are in [configs/ace_paper.yaml](../configs/ace_paper.yaml); a run prints where it differs.
 """
 
 
