@@ -126,7 +126,7 @@ def critic_user(keys: Sequence[KeyStep], survived: bool, steps_played: int, deci
         over = f", {s.overloads} lines above 100 %" if s.overloads > 1 else ""
         after = f"{_percent(s.rho_after)} %" if np.isfinite(s.rho_after) and s.rho_after > 0 else "blackout"
         lines.append(
-            f"{i}: step {s.step}{when}. {s.action}. {_percent(s.rho_before)} % to {after}{over}. "
+            f"{i}: step {s.step:,}{when}. {s.action}. {_percent(s.rho_before)} % to {after}{over}. "
             f"Reward {s.reward:.2f}. Chosen: {key.reason}."
         )
     return "\n".join(lines)

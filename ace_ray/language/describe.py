@@ -13,6 +13,7 @@ import numpy as np
 from ace_ray.grid.catalogue import Catalogue
 from ace_ray.grid.engine import Decision
 from ace_ray.language.view import (
+    COLLAPSE,
     BadView,
     CandidateView,
     CaseView,
@@ -31,7 +32,6 @@ _MONTHS = (
 )
 _COLUMNS = ((1, "load"), (2, "generator"), (3, "line"), (4, "line"), (5, "storage"))  # of grid_objects_types
 _MAINTENANCE_STEPS = 48  # maintenance further away than four hours does not bear on the next 100 steps' start
-_MAX_PERCENT = 999
 
 
 def facts_of(env: Any, outages: Sequence[int], horizon: int) -> GridFacts:
@@ -52,8 +52,8 @@ def facts_of(env: Any, outages: Sequence[int], horizon: int) -> GridFacts:
 
 
 def percent(rho: float) -> int:
-    """A loading (1.0 = thermal limit) as whole percent, at most 999; what has no power flow counts as 999."""
-    return _MAX_PERCENT if not np.isfinite(rho) else min(_MAX_PERCENT, round(100 * float(rho)))
+    """A loading (1.0 = thermal limit) as whole percent; what has no power flow, or is as bad, counts as a collapse."""
+    return COLLAPSE if not np.isfinite(rho) else min(COLLAPSE, round(100 * float(rho)))
 
 
 def element_names(obs: Any, substation: int) -> tuple[list[int], list[str]]:
@@ -105,6 +105,7 @@ def candidate_view(catalogue: Catalogue, facts: GridFacts, decision: Decision, s
     outage = np.asarray(decision.rho_outage[slot], dtype=float)
     peak = _worst(after)
     lost = _worst(outage)
+    calm = [percent(rho) for rho in outage if percent(rho) < COLLAPSE]
     return CandidateView(
         id=action_id,
         text=action_text(catalogue, action_id, obs),
@@ -114,6 +115,7 @@ def candidate_view(catalogue: Catalogue, facts: GridFacts, decision: Decision, s
         outage_percent=percent(outage[lost]) if lost >= 0 else -1,
         outage_line=facts.outages[lost] if lost >= 0 else -1,
         score=round(float(decision.score[slot]), 4),
+        else_percent=max(calm) if calm and len(calm) < outage.size else -1,
     )
 
 
@@ -164,7 +166,9 @@ def describe_case(
         maintenance=_maintenance(obs),
         accompany=tuple(int(catalogue.line[i]) for i in decision.accompany if catalogue.line[i] >= 0),
         candidates=listed,
-        bad=None if played is None else BadView(_played_view(catalogue, facts, decision, slot_of, played, obs), outcome),
+        bad=None
+        if played is None
+        else BadView(_played_view(catalogue, facts, decision, slot_of, played, obs), outcome),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ace_ray.language.view import BadView, CandidateView, CaseView, GridFacts, Outcome, SubstationView
+from ace_ray.language.view import COLLAPSE, BadView, CandidateView, CaseView, GridFacts, Outcome, SubstationView
 
 Message = dict[str, str]
 
@@ -37,16 +37,16 @@ _ERRORS = {
 def actor_system(facts: GridFacts) -> str:
     """Rules, grid and format: constant for a grid."""
     attack = " An attacker may cut one line at any time." if facts.opponent else ""
+    at_once = f", or above {facts.trip_percent} % once," if facts.trip_percent < COLLAPSE else ""
     cut = f" Lines that the attacker may cut: {', '.join(map(str, sorted(facts.outages)))}." if facts.opponent else ""
     return (
         "You advise the operators of a transmission grid. A decision went badly: think it over and propose a better "
         "action for the same moment.\n"
         f"Rules: The loading of a line is its current in percent of its limit. A line above 100 % for more than "
-        f"{facts.overload_steps} steps of {facts.step_minutes} minutes, or above {facts.trip_percent} % once, trips."
-        f"{attack} A substation has two buses; moving elements to the other bus changes the flows. In one step one "
+        f"{facts.overload_steps} steps of {facts.step_minutes} minutes{at_once} trips.{attack} A substation has two buses; moving elements to the other bus changes the flows. In one step one "
         f"substation may be changed and one line switched; then it rests for {facts.cooldown} steps. The grid goes "
         "black when the power flow collapses or a generator or load is cut off.\n"
-        f"Aim: survive the next {facts.horizon} steps, then lose little energy. After your action a standard "
+        f"Aim: survive the next {facts.horizon} steps; among actions that do, the one with lower losses is better. After your action a standard "
         "controller goes on.\n"
         f"Grid: {facts.substations} substations, {facts.lines} lines, {facts.generators} generators, "
         f"{facts.loads} loads.{cut}\n"
@@ -69,10 +69,19 @@ def effect_text(candidate: CandidateView) -> str:
     if candidate.percent < 0:
         return "effect not computed"
     over = f", {candidate.over} lines above 100 %" if candidate.over > 1 else ""
+    if candidate.percent >= COLLAPSE:
+        return "collapse at once"
     text = f"{candidate.percent} % on line {candidate.line}{over}"
     if candidate.outage_percent >= 0:
-        text += f"; {candidate.outage_percent} % without line {candidate.outage_line}"
+        text += f"; {loading(candidate.outage_percent)} after losing line {candidate.outage_line}"
+    if candidate.else_percent >= 0:
+        text += f", else {candidate.else_percent} % at most"
     return text
+
+
+def loading(percent: int) -> str:
+    """'93 %', or 'collapse'."""
+    return "collapse" if percent >= COLLAPSE else f"{percent} %"
 
 
 def state_text(case: CaseView) -> str:
@@ -81,21 +90,21 @@ def state_text(case: CaseView) -> str:
         "overloaded": "The grid is overloaded or close to it.",
         "insecure": "The grid is not overloaded, but an outage would overload it.",
     }.get(case.kind, "")
-    lines = [f"{case.when}, step {case.step}. Demand {case.demand_mw} MW. {situation}".strip()]
+    lines = [f"{case.when}, step {case.step:,}. Demand {case.demand_mw:,} MW. {situation}".strip()]
     lines.append("Highest loadings: " + "; ".join(_loaded_text(case)) + ".")
     if case.dead:
         lines.append("Out of service: " + "; ".join(_dead_text(case)) + ".")
     if case.outages:
-        worst = "; ".join(f"line {o.line} lost: {o.percent} %" for o in case.outages)
+        worst = "; ".join(f"line {o.line} lost: {loading(o.percent)}" for o in case.outages)
         lines.append(f"Highest loading after an outage: {worst}.")
     lines.extend(_substation_text(s) for s in case.substations)
-    rests = [f"substation {s} for {n} steps" for s, n in case.cooling_substations]
-    rests += [f"line {line} for {n} steps" for line, n in case.cooling_lines]
+    rests = [f"substation {s} for {_steps(n)}" for s, n in case.cooling_substations]
+    rests += [f"line {line} for {_steps(n)}" for line, n in case.cooling_lines]
     if rests:
         lines.append("Cannot be changed: " + "; ".join(rests) + ".")
     if case.maintenance:
         lines.append(
-            "Maintenance: " + "; ".join(f"line {line} goes out in {n} steps" for line, n in case.maintenance) + "."
+            "Maintenance: " + "; ".join(f"line {line} goes out in {_steps(n)}" for line, n in case.maintenance) + "."
         )
     if case.accompany:
         again = ", ".join(f"line {line}" for line in case.accompany)
@@ -151,14 +160,19 @@ def actor_messages(case: CaseView, history: Sequence[AttemptView] = ()) -> list[
 def _loaded_text(case: CaseView) -> list[str]:
     return [
         f"line {v.line} ({v.ends[0]}-{v.ends[1]}) {v.percent} %"
-        + (f", over for {v.over_steps} step{'s' if v.over_steps > 1 else ''}" if v.over_steps else "")
+        + (f", over for {_steps(v.over_steps)}" if v.over_steps else "")
         for v in case.loaded
     ]
 
 
+def _steps(count: int) -> str:
+    return f"{count} step{'s' if count != 1 else ''}"
+
+
 def _dead_text(case: CaseView) -> list[str]:
     return [
-        f"line {v.line} ({v.ends[0]}-{v.ends[1]}), " + (f"locked for {v.wait} steps" if v.wait else "free to reconnect")
+        f"line {v.line} ({v.ends[0]}-{v.ends[1]}), "
+        + (f"locked for {_steps(v.wait)}" if v.wait else "free to reconnect")
         for v in case.dead
     ]
 
@@ -173,10 +187,12 @@ def _substation_text(view: SubstationView) -> str:
 
 
 def _runs(names: Sequence[str]) -> list[str]:
-    """Names in order, the kind written once for a run of the same kind: 'line 3, 7, load 2'."""
-    shown, last = [], ""
+    """Names in order, a run of one kind under one word: 'line 3', 'line 7', 'load 2' -> 'lines 3, 7', 'load 2'."""
+    runs: list[tuple[str, list[str]]] = []
     for name in names:
         kind, number = name.split(" ")
-        shown.append(number if kind == last else name)
-        last = kind
-    return shown
+        if runs and runs[-1][0] == kind:
+            runs[-1][1].append(number)
+        else:
+            runs.append((kind, [number]))
+    return [f"{kind}{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}" for kind, numbers in runs]

@@ -119,9 +119,9 @@ def _lookup(action: dict[str, Any], case: CaseView, catalogue: Catalogue) -> int
     if not 0 <= action["line"] < case.facts.lines:
         return None
     if action["status"] == "out":
-        return catalogue.find_line(action["line"], False)
+        return catalogue.find_line(action["line"], 0)
     origin, extremity = action["status"].removeprefix("in ").split("-")
-    return catalogue.find_line(action["line"], True, int(origin), int(extremity))
+    return catalogue.find_line(action["line"], 1, int(origin), int(extremity))
 
 
 def _integer(value: Any) -> bool:

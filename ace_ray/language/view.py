@@ -2,7 +2,7 @@
 
 A `CaseView` is the whole content of an actor prompt and is JSON-able: labels and gate files keep it, so a prompt can be
 written again (other candidate order, other list length) where neither Grid2Op nor the grid is at hand. Percent values are
-whole numbers: loading = current over the thermal limit of the line, times 100.
+whole numbers: loading = current over the thermal limit of the line, times 100; `COLLAPSE` stands for no power flow at all.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+COLLAPSE = 500
+"""Percent from which a prediction means a collapse: no power flow solution, or a part of the grid cut off."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class CandidateView:
         percent, line: Highest loading after the action and the line that bears it.
         over: Number of lines above 100 % after the action.
         outage_percent, outage_line: Highest loading after the worst credible outage, and the line lost; -1 if unknown.
+        else_percent: Where that outage is a collapse: the highest loading after any other one; else -1.
         score: Slot score of the decision engine (higher is better).
     """
 
@@ -103,6 +107,7 @@ class CandidateView:
     outage_percent: int
     outage_line: int
     score: float
+    else_percent: int = -1
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,108 @@
+"""The embedded model: a small Qwen2-architecture causal LM with its own byte-level BPE.
+
+Numbers are what the prompts are about, so every integer below 1,000 is one token, with and without a leading blank: a model
+this small compares two loadings as two symbols, not as digit strings. They are added tokens, because transformers gives
+every model of this architecture Qwen2's own splitting of text, which takes digits one by one, whatever tokenizer.json says.
+Prompts write larger numbers with a comma before each group of three.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, pre_tokenizers, trainers
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+
+START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+_NUMBER = re.compile(r" ?\d+")
+_SMALL_INTEGERS = 1000
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes of the network; about 5.8 million weights with a vocabulary of 4,096."""
+
+    hidden: int = 256
+    layers: int = 6
+    heads: int = 4
+    kv_heads: int = 2
+    intermediate: int = 768
+    positions: int = 4096
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int = 4096) -> Qwen2Tokenizer:
+    """A byte-level BPE over `texts` with the chat template; any text can be encoded, whatever it was trained on.
+
+    Args:
+        vocabulary: most tokens in all, the 2,000 numbers included.
+    """
+    backend = Qwen2Tokenizer()._tokenizer  # for its splitting of text
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary - 2 * _SMALL_INTEGERS,
+        special_tokens=[PAD, START, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator((_NUMBER.sub(" ", text) for text in texts), trainer)
+    learned = json.loads(backend.to_str())["model"]
+    tokenizer = Qwen2Tokenizer(
+        vocab=learned["vocab"], merges=[tuple(pair) for pair in learned["merges"]], eos_token=END, pad_token=PAD
+    )
+    numbers = [text for i in range(_SMALL_INTEGERS) for text in (f"{i}", f" {i}")]
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in numbers])
+    tokenizer.add_special_tokens({"additional_special_tokens": [START]})
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def new_model(tokenizer: Qwen2Tokenizer, shape: ModelShape) -> Qwen2ForCausalLM:
+    """An untrained model; seed torch before."""
+    config = Qwen2Config(
+        vocab_size=-(-len(tokenizer) // 64) * 64,
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        intermediate_size=shape.intermediate,
+        max_position_embeddings=shape.positions,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.convert_tokens_to_ids(END),
+        pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
+    )
+    return Qwen2ForCausalLM(config)
+
+
+def encode_chat(tokenizer: Any, messages: list[dict[str, str]], reply: str) -> tuple[list[int], int]:
+    """Token ids of chat and reply (with its end token), and the number of those that belong to the prompt.
+
+    Works for any tokenizer with a chat template.
+    """
+    prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    head = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    tail = tokenizer(reply + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
+    return [*head, *tail], len(head)
+
+
+def save_model(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, folder: Path) -> int:
+    """Write bf16 weights, config, tokenizer and chat template; returns the size of the weights in bytes."""
+    import torch
+
+    folder.mkdir(parents=True, exist_ok=True)
+    model.to(torch.bfloat16).save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def shape_dict(shape: ModelShape) -> dict[str, int]:
+    """The sizes for manifests."""
+    return asdict(shape)

@@ -1,0 +1,192 @@
+"""Training examples of the actor: chat and reply, made from labelled decisions.
+
+A labelled decision is a case with the fates of its compared set. From one decision come many examples: another bad
+example (any action whose fate is worse), fewer candidates, another order, earlier rounds with what happened. So the model
+has to read the prompt: the number of the best candidate is worth nothing as a memory.
+
+This module needs neither Grid2Op nor Ray.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ace_ray.language.prompts import AttemptView, Message, actor_messages, loading, outcome_text
+from ace_ray.language.view import COLLAPSE, BadView, CandidateView, CaseView, Outcome
+
+
+@dataclass(frozen=True)
+class LabelledCase:
+    """A decision and what became of its actions.
+
+    Attributes:
+        key: Snapshot key, unique.
+        case: The case without a bad example; its candidates are do-nothing and the best by score.
+        played: The action that was played there.
+        outcomes: Outcome by catalogue id; empty for bootstrap labels, where the slot score decides.
+        tie: Returns closer than this are equal.
+    """
+
+    key: str
+    case: CaseView
+    played: CandidateView
+    outcomes: Mapping[int, Outcome]
+    tie: float = 0.05
+
+
+@dataclass(frozen=True)
+class Example:
+    """A chat and the reply that is to be learned."""
+
+    messages: list[Message]
+    reply: str
+
+
+@dataclass(frozen=True)
+class Variation:
+    """How examples differ from the deployed prompt.
+
+    Attributes:
+        shuffle: Share of examples whose candidates are in random order (do-nothing stays number 0).
+        shorten: Share of examples with fewer candidates.
+        later_rounds: Share of examples that are a later round with feedback.
+    """
+
+    shuffle: float = 0.5
+    shorten: float = 0.3
+    later_rounds: float = 0.25
+
+
+DEPLOYED = Variation(shuffle=0.0, shorten=0.0, later_rounds=0.0)
+
+
+def rank_key(labelled: LabelledCase, candidate: CandidateView) -> tuple[float, ...]:
+    """Order of actions, best highest: survival, steps if dead, return in units of the tie, then slot score.
+
+    Returns within a tie are no reason to prefer an action, so the slot score decides among them: a difference that the
+    prompt shows and a model can learn.
+    """
+    outcome = labelled.outcomes.get(candidate.id)
+    if outcome is None:
+        return (0.0, 0.0, 0.0, candidate.score)
+    steps = 0.0 if outcome.survived else float(outcome.steps)
+    level = float(np.floor(outcome.ret / labelled.tie)) if outcome.survived else 0.0
+    return (float(outcome.survived), steps, level, candidate.score)
+
+
+def clearly_worse(labelled: LabelledCase, candidate: CandidateView, best: CandidateView) -> bool:
+    """Whether an action is worse than `best` by more than a tie."""
+    a, b = labelled.outcomes.get(candidate.id), labelled.outcomes.get(best.id)
+    if a is None or b is None:
+        return candidate.score < best.score
+    if a.survived != b.survived:
+        return b.survived
+    return a.ret < b.ret - labelled.tie if a.survived else a.steps < b.steps
+
+
+def make_example(labelled: LabelledCase, rng: np.random.Generator, variation: Variation) -> Example:
+    """One example; raises ValueError where the case lists fewer than two actions."""
+    known = [c for c in labelled.case.candidates if not labelled.outcomes or c.id in labelled.outcomes]
+    if len(known) < 2:
+        raise ValueError(f"case {labelled.key} lists fewer than two actions")
+    best = max(known, key=lambda c: rank_key(labelled, c))
+    bad = _bad_example(labelled, known, best, rng, variation)
+    listed = _listed(known, rng, variation, keep={bad.id})
+    case = replace(labelled.case, candidates=tuple(listed), bad=BadView(bad, labelled.outcomes.get(bad.id)))
+    options = [c for c in listed if c.id != bad.id]
+    history = _history(labelled, options, bad, rng, variation)
+    tried = {attempt.action.id for attempt in history if attempt.action is not None}
+    target = max((c for c in options if c.id not in tried), key=lambda c: rank_key(labelled, c))
+    return Example(actor_messages(case, history), actor_reply(case, target))
+
+
+def actor_reply(case: CaseView, target: CandidateView) -> str:
+    """The reply that proposes a listed candidate, with the analysis that leads to it."""
+    number = case.number(target.id)
+    if number is None:
+        raise ValueError(f"action {target.id} is not listed")
+    first = case.loaded[0]
+    analysis = f"Line {first.line} is at {first.percent} %"
+    if case.outages:
+        analysis += f"; losing line {case.outages[0].line} would bring {loading(case.outages[0].percent)}"
+    analysis += f". Candidate {number} leads to {_effect(target)}."
+    return json.dumps({"analysis": analysis, "why_bad": why_bad(case), "action": {"candidate": number}})
+
+
+def why_bad(case: CaseView) -> str:
+    """Why the bad example was bad: what it was predicted to leave, and how it ended."""
+    if case.bad is None:
+        return "There is no bad example."
+    parts = []
+    bad = case.bad.action
+    if bad.percent >= 0:
+        parts.append(f"It leads to {_effect(bad)}")
+    if case.bad.outcome is not None:
+        parts.append(outcome_text(case.bad.outcome, case.facts.horizon))
+    text = "; ".join(parts) or "Its effect is unknown"
+    return text[0].upper() + text[1:] + "."
+
+
+def _effect(action: CandidateView) -> str:
+    """'93 % and 120 % after an outage'; where an outage is a collapse, also what the others lead to."""
+    text = loading(action.percent)
+    if action.percent < COLLAPSE and action.outage_percent >= 0:
+        text += f" and {loading(action.outage_percent)} after an outage"
+    if action.percent < COLLAPSE and action.else_percent >= 0:
+        text += f", else {action.else_percent} %"
+    return text
+
+
+def _bad_example(
+    labelled: LabelledCase,
+    known: Sequence[CandidateView],
+    best: CandidateView,
+    rng: np.random.Generator,
+    variation: Variation,
+) -> CandidateView:
+    """The played action if it was clearly worse (always when deployed), else any clearly worse one, else any other."""
+    if labelled.played.id != best.id and (
+        variation == DEPLOYED or (clearly_worse(labelled, labelled.played, best) and rng.random() < 0.5)
+    ):
+        return labelled.played
+    others = [c for c in known if c.id != best.id]
+    worse = [c for c in others if clearly_worse(labelled, c, best)] or others
+    return worse[int(rng.integers(len(worse)))]
+
+
+def _listed(
+    known: Sequence[CandidateView], rng: np.random.Generator, variation: Variation, keep: set[int]
+) -> list[CandidateView]:
+    """Do-nothing as number 0 where it is known, then the rest: all or some, by score or in random order."""
+    first = [c for c in known if c.id == 0]
+    rest = [c for c in known if c.id != 0]
+    if len(rest) > 4 and rng.random() < variation.shorten:
+        count = int(rng.integers(4, len(rest) + 1))
+        chosen = set(rng.permutation(len(rest))[:count].tolist())
+        rest = [c for i, c in enumerate(rest) if i in chosen or c.id in keep]
+    if rng.random() < variation.shuffle:
+        rest = [rest[i] for i in rng.permutation(len(rest))]
+    return first + rest
+
+
+def _history(
+    labelled: LabelledCase,
+    options: Sequence[CandidateView],
+    bad: CandidateView,
+    rng: np.random.Generator,
+    variation: Variation,
+) -> list[AttemptView]:
+    """Earlier rounds: up to three actions that were no better than the bad example, with how they ended."""
+    ended = labelled.outcomes.get(bad.id)
+    if ended is None or rng.random() >= variation.later_rounds:
+        return []
+    losers = [c for c in options if not clearly_worse(labelled, bad, c)]
+    losers = [losers[i] for i in rng.permutation(len(losers))][: min(3, len(options) - 1)]
+    losers = losers[: int(rng.integers(1, 4))]
+    return [
+        AttemptView(c, labelled.outcomes[c.id], "worse" if clearly_worse(labelled, c, bad) else "tie") for c in losers
+    ]
