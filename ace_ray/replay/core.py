@@ -22,6 +22,7 @@ from ace_ray.grid.snapshot import Snapshot
 from ace_ray.replay import records
 from ace_ray.replay.compaction import compact
 from ace_ray.replay.counters import RefinementCounters
+from ace_ray.replay.episodes import snapshots_of
 from ace_ray.replay.limiter import UpdateLimiter
 from ace_ray.replay.pending import PendingQueue, PendingRefinement, RefinementResult
 from ace_ray.replay.resume import restore
@@ -72,7 +73,7 @@ class ReplayCore:
         self._rng = np.random.default_rng(settings.seed)
         self._next_id = 0
         self._memory: dict[int, None] = {}  # catalogue ids confirmed better, the latest last
-        self._hard: deque[Snapshot] = deque(maxlen=HARD_STARTS)
+        self._hard: deque[list[Snapshot]] = deque(maxlen=HARD_STARTS)
         self._taken: dict[str, list[PendingRefinement]] = {}
         self._open: dict[str, list[dict[str, Any]]] = {}
         self._episodes: deque[list[dict[str, Any]]] = deque(maxlen=EPISODES_KEPT)
@@ -106,8 +107,11 @@ class ReplayCore:
         return self.limits()
 
     def hard_start(self) -> Snapshot | None:
-        """A decision shortly before a blackout of this run, None before the first blackout."""
-        return self._hard[int(self._rng.integers(len(self._hard)))] if self._hard else None
+        """One of the last `refine.lookback` decisions before a blackout of this run, None before the first blackout."""
+        if not self._hard:
+            return None
+        chain = self._hard[int(self._rng.integers(len(self._hard)))]
+        return chain[int(self._rng.integers(len(chain)))]
 
     # --- learner --------------------------------------------------------------------------------------------------
 
@@ -146,8 +150,6 @@ class ReplayCore:
         self.log.append("refinement", [self._pending_record(item, "pending") for item in pending])
         for item in pending:
             self.table.pin(item.parent_id)
-            if item.reason in ("lookback", "paper"):
-                self._hard.append(item.snapshot)
         for item in self.queue.push(pending):
             self._finish_record(self._pending_record(item, "dropped"), item)
         self._seal_if_due()
@@ -273,7 +275,7 @@ class ReplayCore:
     # --- inside ---------------------------------------------------------------------------------------------------
 
     def _restore(self) -> None:
-        found = restore(self.log, self.table, self.settings.replay)
+        found = restore(self.log, self.table, self.settings, HARD_STARTS)
         self._next_id = found.next_id
         self.sources.update(found.sources)
         self.edits = found.edits
@@ -281,8 +283,7 @@ class ReplayCore:
             self.counters.add(record)
             if record["status"] == "accepted" and record["catalogue_id"] >= 0:
                 self.remember(record["catalogue_id"])
-        for item in found.hard:
-            self._hard.append(item)
+        self._hard.extend(found.blackouts)
         for item in found.pending:
             self.table.pin(item.parent_id)
         self.queue.push(found.pending)
@@ -302,18 +303,24 @@ class ReplayCore:
         self.sources.update(row.get("source", "rl") for row in rows)
 
     def _follow_episode(self, row: dict[str, Any]) -> None:
-        critic = self.settings.critic
-        if row.get("source", "rl") != "rl" or not critic.enabled or self.settings.refine.refiner == "off":
+        """Keeps the records of open episodes; a blackout gives hard starts, and some ended ones go to the critic."""
+        if row.get("source", "rl") != "rl":
             return
         episode = self._open.setdefault(row["episode"], [])
         episode.append(row)
         while len(self._open) > OPEN_EPISODES:  # of workers that died: their episodes never end
             self._open.pop(next(iter(self._open)))
-        if row.get("terminated") or row.get("truncated"):
-            self._open.pop(row["episode"], None)
-            self._finished += 1
-            if self.table.stats()["refined_full"] and self._finished % critic.every == 0:
-                self._episodes.append(episode)
+        if not (row.get("terminated") or row.get("truncated")):
+            return
+        self._open.pop(row["episode"], None)
+        self._finished += 1
+        snapshots = snapshots_of(episode, self.settings.refine.lookback) if row.get("terminated") else []
+        if snapshots:
+            self._hard.append(snapshots)
+        critic = self.settings.critic
+        wanted = critic.enabled and self.settings.refine.refiner != "off" and self._finished % critic.every == 0
+        if wanted and self.table.refined_full:
+            self._episodes.append(episode)
 
     def _store_refined(self, result: RefinementResult, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
         if not rows:

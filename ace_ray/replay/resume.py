@@ -10,8 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from ace_ray.config.learning import ReplaySettings
+from ace_ray.config.run import RunSettings
 from ace_ray.grid.snapshot import Snapshot
 from ace_ray.replay import records
+from ace_ray.replay.episodes import COLUMNS, blackouts
 from ace_ray.replay.files import decode
 from ace_ray.replay.pending import PendingRefinement
 from ace_ray.replay.shards import ShardLog
@@ -30,12 +32,12 @@ class Restored:
     sources: Counter[str] = field(default_factory=Counter)
     refinements: list[dict[str, Any]] = field(default_factory=list)
     pending: list[PendingRefinement] = field(default_factory=list)
-    hard: list[Snapshot] = field(default_factory=list)
+    blackouts: list[list[Snapshot]] = field(default_factory=list)
     edits: int = 0
 
 
-def restore(log: ShardLog, table: ReplayTable, settings: ReplaySettings) -> Restored:
-    """Fills an empty table from the log and returns the rest.
+def restore(log: ShardLog, table: ReplayTable, settings: RunSettings, hard_starts: int) -> Restored:
+    """Fills an empty table from the log and returns the rest; at most `hard_starts` blackouts are looked up.
 
     The last `capacity` plain rows come back (the originals of refined and pending rows among them, whatever their age)
     and the last `refined_capacity` refined ones, in the order in which they were written; then the edits.
@@ -46,11 +48,11 @@ def restore(log: ShardLog, table: ReplayTable, settings: ReplaySettings) -> Rest
     found.refinements = refinements.drop_columns(["snapshot"]).to_pylist()
     waiting = [row for row in refinements.to_pylist() if row["round"] == 0 and row["status"] == "pending"]
     found.pending = [_pending(row) for row in waiting]
-    found.hard = _hard_starts(refinements)
 
-    rows = log.read("transition", [*records.TABLE_COLUMNS.values(), "refined"])
+    rows = log.read("transition", list(dict.fromkeys([*records.TABLE_COLUMNS.values(), "refined", *COLUMNS])))
     found.sources.update(rows["source"].to_pylist())
-    _fill(log, table, settings, rows, {item.parent_id for item in found.pending})
+    found.blackouts = blackouts(rows.select(COLUMNS).to_pylist(), hard_starts, settings.refine.lookback)
+    _fill(log, table, settings.replay, rows, {item.parent_id for item in found.pending})
 
     edits = log.read("edit", ["delta"])
     found.edits = edits.num_rows
@@ -106,12 +108,3 @@ def _pending(row: dict[str, Any]) -> PendingRefinement:
         chain=row["chain"],
         reward=row["reward"],
     )
-
-
-def _hard_starts(refinements: pa.Table) -> list[Snapshot]:
-    """Snapshots before blackouts, oldest first; each once, though its refinement may have several records."""
-    found = {}
-    for row in refinements.select(["round", "reason", "snapshot"]).to_pylist():
-        if row["round"] == 0 and row["reason"] in ("lookback", "paper"):
-            found[row["snapshot"]] = None
-    return [Snapshot.from_json(text) for text in found]

@@ -90,10 +90,14 @@ class ReplayTable:
             one that is here already is not stored twice.
         """
         kept, state_rows, next_rows = self._link(states, transitions)
-        rows = self._claim(len(kept))
-        self._write(rows, transitions, kept, state_rows, next_rows)
+        # In parts, so that more rows at once than there is room for leave the newest instead of failing.
+        part = max(1, self.capacity // 2)
+        for start in range(0, len(kept), part):
+            chosen = slice(start, start + part)
+            rows = self._claim(len(kept[chosen]))
+            self._write(rows, transitions, kept[chosen], state_rows[chosen], next_rows[chosen])
         self._drop_orphans(states)
-        return self.columns["id"][rows].copy()
+        return np.asarray(transitions["id"], np.int64)[kept]
 
     def add_refinement(self, states: dict[str, np.ndarray], transition: dict[str, np.ndarray]) -> bool:
         """Stores one refined transition in D_LLM (columns of length 1, 'valid' and 'advantage' among them).
@@ -106,7 +110,7 @@ class ReplayTable:
             return False
         row = self.capacity + self._refined_cursor
         self._refined_cursor = (self._refined_cursor + 1) % self.refined_capacity
-        if self._refined_size == self.refined_capacity:
+        if self.refined_full:
             self._evict(np.array([row]))
         else:
             self._refined_size += 1
@@ -177,6 +181,11 @@ class ReplayTable:
         leaves = np.arange(self._refined_size)
         return p_mix(self._size, self._tree.get(leaves), self.mixing.beta if beta is None else beta)
 
+    @property
+    def refined_full(self) -> bool:
+        """Whether D_LLM has been filled."""
+        return self._refined_size == self.refined_capacity
+
     def stats(self) -> dict[str, float]:
         """Sizes, valid share, w_r and its clipped share, pinned rows, lost rows."""
         refined = slice(self.capacity, self.capacity + self._refined_size)
@@ -184,7 +193,7 @@ class ReplayTable:
         return {
             "transitions": self._size,
             "refined": self._refined_size,
-            "refined_full": float(self._refined_size == self.refined_capacity),
+            "refined_full": float(self.refined_full),
             "refined_valid_share": float(self.columns["valid"][refined].sum()) / n,
             "states": len(self.states),
             "pinned": int((self._pins > 0).sum()),
@@ -227,8 +236,6 @@ class ReplayTable:
 
     def _claim(self, n: int) -> np.ndarray:
         """Rows of D_RL for n transitions, the oldest that nothing pins evicted where needed."""
-        if n > self.capacity:
-            raise ValueError(f"{n} transitions at once do not fit replay.capacity={self.capacity}")
         fresh = min(n, self.capacity - self._size)
         rows = list(range(self._size, self._size + fresh))
         self._size += fresh
