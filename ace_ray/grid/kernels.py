@@ -10,18 +10,22 @@ with everything relative to the substation *merged* to one bus. All sums over M 
 low bits and the high bits each get a table, and a pattern costs one addition of the two. The loops run over the low
 half, contiguous, so that the compiler vectorises them, and stop for a block of patterns as soon as every one of them
 is known to be worse than the worst one kept.
+
+All kernels stay in this one file: numba's cache of compiled code notices a change of the file that a function is in,
+not of those that it calls into.
 """
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ace_ray.grid.linear import DENOMINATOR
 from ace_ray.grid.model import FloatArray, IntArray
 
+DENOMINATOR = 1e-9  # a split whose denominator is relatively smaller cuts the grid in two
 FAST = {"reassoc", "contract", "arcp", "nsz"}  # infinities and NaN keep their meaning
 HUGE = 1e30  # rho^2 of a pattern that cannot be used
 ISLAND = 5.0  # rho of an outage that cuts the grid in two
+MIN_ROOM = 1e-4  # 1 - H_kk under which the loss of line k cuts the grid in two
 LOW_BITS = 8
 LINES_PER_CHECK = 8  # lines between two looks whether a block can be given up
 
@@ -34,8 +38,8 @@ def merge(
     """Bring substation s to one bus.
 
     Returns:
-        split: whether it has two buses now; home: its node once merged; D [L], delta and the row u' X [N] of the merging,
-        f_merged = f + delta * D and X_merged = X - (u' X)' (u' X) / (u' X u), u = e_first - e_second. Zeros if not split.
+        split: whether it has two buses now; home: its node once merged; D [L] and delta: f_merged = f + delta D; row [N]:
+        X_merged = X - row' row, that is u' X / sqrt(u' X u) with u = e_first - e_second. Zeros if not split.
     """
     D = np.zeros(b.size)
     first = second = False
@@ -65,8 +69,9 @@ def substation_tables(
     """What the elements of substation s contribute when moved to another bus, everything merged to one bus first.
 
     Returns:
-        f [L] merged flows at the origin; h [L, O] merged response to the ends of each outage line; numerator [E]; sum_b [E];
-        gram [E, E] = v_e' X v_e'; D [E, L]; outage_numerator [O, E]; kind [E]: 0 out of service, 1 branch end, 2 injection.
+        f [L] merged flows at the origin; h [L, O] merged response to the ends of each outage line; numerator [E];
+        sum_b [E]; gram [E, E] = v_e' X v_e'; D [E, L]; outage_numerator [O, E]; kind [E]: 0 out of service, 1 branch
+        end, 2 injection.
     """
     n_line, n_el, n_out = b.size, elements.size, outages.size
     split, home, merge_D, merge_delta, row = merge(s, n_sub, elements, node, node_or, node_ex, b, X, theta)
@@ -192,7 +197,7 @@ def _outage_scalars(m, delta, inverse, num_low, num_high, D_low, D_high, f_k, h_
         r = (num_low[p] + num_high) * inverse[p]
         d = D_low[p] + D_high
         room = 1.0 - h_kk - r * d
-        if room < 1e-4:
+        if room < MIN_ROOM:
             g[p] = 0.0
             m[p] = max(m[p], ISLAND * ISLAND)
         else:
@@ -201,9 +206,9 @@ def _outage_scalars(m, delta, inverse, num_low, num_high, D_low, D_high, f_k, h_
 
 
 @njit(cache=True)
-def rank_substation(  # noqa: C901 - one pass with its tables; cutting it would hide the order of the early exits
-    tables, ids, present: int, alive_mask: int, q2, c2, lines, outages, outage_lines, zero, keep: int, every
-):  # type: ignore[no-untyped-def]
+def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it would hide the order of early exits
+    tables, ids, present, alive_mask, q2, c2, lines, outages, outage_lines, zero, keep, every
+):
     """Rank all patterns of one substation by rho^2.
 
     Args:
@@ -274,10 +279,13 @@ def rank_substation(  # noqa: C901 - one pass with its tables; cutting it would 
             moved = pattern & alive_mask
             delta[lo] = inverse[lo] = 0.0
             m[lo] = HUGE
-            if ids[index] < 0 or moved == present or moved == absent:
+            if ids[index] < 0 or moved in (present, absent):
                 continue
             if moved != pattern and ids[moved >> 1] >= 0:
                 continue
+            other = ~moved & alive_mask
+            if alive_mask & 1 == 0 and other < moved and ids[other >> 1] >= 0:
+                continue  # element 0 is out of service: the complement has a place of its own
             branches, injections = counts[0, 0, lo] + counts[1, 0, hi], counts[0, 1, lo] + counts[1, 1, hi]
             if branches == 0.0 or branches == n_branch:
                 if (branches == 0.0 and injections == 0.0) or (branches > 0.0 and injections == n_inject):
@@ -312,3 +320,122 @@ def rank_substation(  # noqa: C901 - one pass with its tables; cutting it would 
             if m[lo] < best[0] and m[lo] < HUGE:
                 _sift(best, best_ids, m[lo], identity)
     return best, best_ids
+
+
+@njit(cache=True)
+def rank_substations(  # type: ignore[no-untyped-def]
+    wanted, sub_ptr, elements, pos_line, pos_sign, pat_ptr, pattern_ids, topo, injection, node, node_or, node_ex,
+    b, X, H, theta, p_or, p_ex, q2, c2, lines, outages, outage_lines, zero, keep, every
+):
+    """`rank_substation` for every substation of `wanted`; values and ids [wanted, keep]."""
+    n_sub = sub_ptr.size - 1
+    values, ids = np.full((wanted.size, keep), HUGE, zero.dtype), np.full((wanted.size, keep), -1, np.int32)
+    q, c = q2.astype(zero.dtype), c2.astype(zero.dtype)
+    for at in range(wanted.size):
+        s = wanted[at]
+        own = elements[sub_ptr[s] : sub_ptr[s + 1]]
+        if pat_ptr[s + 1] == pat_ptr[s]:
+            continue
+        present = alive = 0
+        for e in range(own.size):
+            if pos_line[own[e]] < 0 or node_or[pos_line[own[e]]] >= 0:
+                alive |= 1 << e
+                if topo[own[e]] == 2:
+                    present |= 1 << e
+        tables = substation_tables(
+            s, n_sub, own, pos_line, pos_sign, injection, node, node_or, node_ex, b, X, H, theta, p_or, p_ex, outages
+        )
+        values[at], ids[at] = rank_substation(
+            tables, pattern_ids[pat_ptr[s] : pat_ptr[s + 1]], present, alive, q, c, lines, outages, outage_lines,
+            zero, keep, every,
+        )
+    return values, ids
+
+
+@njit(cache=True)
+def split_rows(tables, merge_D, merge_delta, merge_r, masks, outages):  # type: ignore[no-untyped-def]
+    """The low-rank change of some patterns of one substation.
+
+    Args:
+        tables: Result of `substation_tables`; merge_D [L], merge_delta, merge_r [O]: the merging that comes first.
+        masks: [n] full patterns (elements out of service are ignored).
+
+    Returns:
+        f [n, L] flows after; D [n, 2, L] and R [n, 2, O], whose products are added to H; usable [n].
+    """
+    f, h, numerator, sum_b, gram, D, outage_numerator, kind = tables
+    n, n_el, n_line, n_out = masks.size, kind.size, f.size, outages.size
+    flows, usable = np.zeros((n, n_line)), np.zeros(n, np.bool_)
+    change, response = np.zeros((n, 2, n_line)), np.zeros((n, 2, n_out))
+    n_branch, n_inject = (kind == 1).sum(), (kind == 2).sum()
+    for i in range(n):
+        flows[i] = f
+        change[i, 1], response[i, 1] = merge_D, merge_r
+        branches = injections = 0
+        total = susceptance = quadratic = 0.0
+        for e in range(n_el):
+            if masks[i] >> e & 1 == 0:
+                continue
+            branches += kind[e] == 1
+            injections += kind[e] == 2
+            total += numerator[e]
+            susceptance += sum_b[e]
+            for other in range(n_el):
+                if masks[i] >> other & 1:
+                    quadratic += gram[e, other]
+        if branches == 0 or branches == n_branch:
+            usable[i] = injections == 0 if branches == 0 else injections == n_inject
+            continue
+        denominator = susceptance - quadratic
+        if denominator <= DENOMINATOR * susceptance:
+            continue
+        usable[i] = True
+        for e in range(n_el):
+            if masks[i] >> e & 1:
+                change[i, 0] += D[e]
+                for o in range(n_out):
+                    response[i, 0, o] += outage_numerator[o, e] / denominator
+        flows[i] += total / denominator * change[i, 0]
+    return flows, change, response, usable
+
+
+@njit(cache=True)
+def worst_after_outage(f, q2, c2, H, D, R, outages, skip, islanded):  # type: ignore[no-untyped-def]
+    """Worst rho after each outage, for n topologies with flows f [n, L] and response H + sum_j D[:, j] R[:, j]'.
+
+    Args:
+        f, q2: [n, L] flows and squared reactive flows.  c2: [L].  H: [L, O] response of the common topology.
+        D: [n, J, L].  R: [n, J, O].  outages: [O] lines.  skip: [O] outages that do not count.
+        islanded: rho of an outage that cuts the grid in two.
+
+    Returns:
+        [n, O]; where the line is out of service already, carries nothing or is skipped, the worst rho as it is.
+    """
+    n, n_line = f.shape
+    n_out, rank = outages.size, D.shape[1]
+    worst = np.zeros((n, n_out))
+    for i in range(n):
+        for o in range(n_out):
+            k = outages[o]
+            own = H[k, o]
+            for j in range(rank):
+                own += D[i, j, k] * R[i, j, o]
+            room = 1.0 - own
+            if skip[o]:
+                gain = 0.0
+            elif room < MIN_ROOM:
+                worst[i, o] = islanded
+                continue
+            else:
+                gain = f[i, k] / room
+            top = 0.0
+            for line in range(n_line):
+                if line == k and not skip[o]:
+                    continue
+                shift = H[line, o]
+                for j in range(rank):
+                    shift += D[i, j, line] * R[i, j, o]
+                t = f[i, line] + gain * shift
+                top = max(top, (t * t + q2[i, line]) * c2[line])
+            worst[i, o] = np.sqrt(top)
+    return worst

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from ace_ray.grid.model import FloatArray, GridModel, GridState, IntArray
 
 KV_TO_A = 1000.0 / np.sqrt(3.0)  # MVA / kV -> A
-DENOMINATOR = 1e-9  # a split or an outage whose denominator is relatively smaller makes an island
 
 
 @njit(cache=True)
@@ -96,7 +95,8 @@ class Factors:
         rows = np.flatnonzero(active)
         rows = rows[rows != slack]
         X = np.zeros((model.n_node, model.n_node))
-        X[np.ix_(rows, rows)] = np.linalg.inv(_susceptance_matrix(node_or, node_ex, b, model.n_node)[np.ix_(rows, rows)])
+        B = _susceptance_matrix(node_or, node_ex, b, model.n_node)
+        X[np.ix_(rows, rows)] = np.linalg.inv(B[np.ix_(rows, rows)])
         return cls(node_or, node_ex, node, b, X, _transfer_factors(X, node_or, node_ex, b), active)
 
 
@@ -107,7 +107,7 @@ class Linearisation:
     state: GridState
     factors: Factors
     theta: FloatArray  # [N] rad, DC angles of the measured injections
-    c2: FloatArray  # [L] rho^2 per MVA^2, 0 out of service
+    c2: FloatArray  # [L] rho^2 per MVA^2; out of service: what the line would have at the measured voltage
     q2: FloatArray  # [L] MVAr^2
 
     @property
@@ -141,8 +141,8 @@ class FactorCache:
         """The linear model around a state."""
         factors = self.factors(state.topo)
         alive = factors.node_or >= 0
-        with np.errstate(divide="ignore", invalid="ignore"):
-            c2 = np.where(alive & (state.v_or > 0), (KV_TO_A / (state.v_or * state.limit)) ** 2, 0.0)
+        kv = np.where(state.v_or > 0, state.v_or, self._substation_kv(state)[self._model.line_or_sub])
+        c2 = (KV_TO_A / (np.maximum(kv, 1e-3) * state.limit)) ** 2
         injection = np.zeros(factors.X.shape[0])
         on = factors.node >= 0
         np.add.at(injection, factors.node[on], state.injection[on])
@@ -151,3 +151,10 @@ class FactorCache:
         np.add.at(injection, factors.node_or[alive], -half[alive])
         np.add.at(injection, factors.node_ex[alive], -half[alive])
         return Linearisation(state, factors, factors.X @ injection, c2, state.q_or**2)
+
+    def _substation_kv(self, state: GridState) -> FloatArray:
+        """[S] highest measured voltage of each substation: what a line will have that is out of service now."""
+        kv = np.zeros(self._model.n_sub)
+        np.maximum.at(kv, self._model.line_or_sub, state.v_or)
+        np.maximum.at(kv, self._model.line_ex_sub, state.v_ex)
+        return kv

@@ -1,0 +1,186 @@
+"""From the whole catalogue to K slots: shortlist by the linear screen, score after the AC check, order and fill.
+
+Deterministic but for the exploratory slots, which are drawn only when a generator is given and never displace the best.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ace_ray.config.grid import CandidateSettings
+from ace_ray.grid.catalogue import LINE, NOOP, Catalogue
+from ace_ray.grid.features import moved_elements
+from ace_ray.grid.kernels import ISLAND
+from ace_ray.grid.linear import Linearisation
+from ace_ray.grid.model import FloatArray, IntArray
+from ace_ray.grid.screen import Screen
+from ace_ray.grid.security import Security
+
+MASKED_SCORE = np.float32(-1e9)
+RESOLUTION = 5  # decimals of a score: closer ones are ties, broken by elements moved, then by id
+
+
+@dataclass(frozen=True)
+class Shortlist:
+    """What gets an AC check, do-nothing first. Sets may overlap."""
+
+    ids: IntArray  # [n] distinct
+    exploratory: frozenset[int]
+    memory: frozenset[int]
+    proposals: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What n actions do."""
+
+    ids: IntArray  # [n]
+    rho: FloatArray  # [n, L]
+    outage: FloatArray  # [n, O]
+    usable: NDArray[np.bool_]  # [n] the power flow converges
+    legal: NDArray[np.bool_]  # [n]
+    score: FloatArray  # [n] rounded to RESOLUTION; of unusable ones -ISLAND
+    moved: IntArray  # [n]
+
+    def take(self, rows: NDArray) -> "Evaluation":
+        """The chosen rows."""
+        return Evaluation(
+            self.ids[rows], self.rho[rows], self.outage[rows], self.usable[rows], self.legal[rows],
+            self.score[rows], self.moved[rows],
+        )  # fmt: skip
+
+
+def slot_scores(
+    overloaded: bool, rho: FloatArray, outage: FloatArray, usable: NDArray[np.bool_], ids: IntArray, gain: float
+) -> FloatArray:
+    """Slot scores (DESIGN §4), higher is better.
+
+    Overloaded: -(max rho after). Insecure: -(worst rho after any outage, or after the action itself if that is
+    worse), and do-nothing gets `gain` on top, so that argmax leaves it only for an action that gains more than that.
+
+    Args:
+        rho: [n, L].  outage: [n, O].  usable: [n].  ids: [n].  gain: `insecure_gain`.
+    """
+    worst = rho.max(axis=1, initial=0.0)
+    if not overloaded:
+        worst = np.maximum(worst, outage.max(axis=1, initial=0.0))
+    score = -np.where(usable, np.minimum(worst, ISLAND), ISLAND)
+    if not overloaded:
+        score = score + np.where(ids == 0, gain, 0.0)
+    return np.round(score, RESOLUTION)
+
+
+class Candidates:
+    """Chooses what fills the slots."""
+
+    def __init__(self, screen: Screen, catalogue: Catalogue, security: Security, settings: CandidateSettings) -> None:
+        self.screen, self.catalogue, self.security, self.settings = screen, catalogue, security, settings
+        self._per_substation = max(1, int(settings.slots * settings.substation_share))
+        self._keep = max(self._per_substation, int(settings.shortlist * settings.substation_share))
+
+    def shortlist(
+        self,
+        lin: Linearisation,
+        obs: Any,
+        overloaded: bool,
+        memory: Sequence[int],
+        proposals: Sequence[int],
+        rng: np.random.Generator | None,
+    ) -> Shortlist:
+        """The ids worth an AC check in this state: the best of the linear screen, memory, proposals, exploration."""
+        ids, rho = self._ranked(lin, obs, overloaded)
+        chosen = self._capped(ids)[: self.settings.shortlist]
+        best = ids[chosen]
+        exploratory: list[int] = []
+        if rng is not None and self.settings.exploratory:
+            better = np.setdiff1d(ids[: (ids.size + 1) // 2], best)
+            exploratory = rng.permutation(better)[: self.settings.exploratory].tolist()
+        known = np.array(sorted(set(memory)), np.int64)
+        known = known[self.catalogue.legal(obs, known)] if known.size else known
+        explicit = tuple(dict.fromkeys(int(i) for i in proposals if i > 0))
+        everything = dict.fromkeys([0, *explicit, *best.tolist(), *known.tolist(), *exploratory])
+        return Shortlist(
+            np.array(list(everything), np.int64), frozenset(exploratory), frozenset(known.tolist()), explicit
+        )
+
+    def _ranked(self, lin: Linearisation, obs: Any, overloaded: bool) -> tuple[IntArray, FloatArray]:
+        """Legal ids and their linear objective, best first: the best of each substation, and the line switches."""
+        free = self.screen.substations[obs.time_before_cooldown_sub[self.screen.substations] == 0]
+        outages = None if overloaded else self.security.screen_order(lin)
+        ids, rho = self.screen.rank(lin, self._keep, free, outages)
+        legal = self.catalogue.legal(obs, ids)
+        ids, rho = ids[legal], rho[legal]
+        switches = np.flatnonzero(self.catalogue.kind == LINE)
+        switches = switches[self.catalogue.legal(obs, switches)]
+        rows = self.screen.rows(lin, switches, self.security.lines)
+        after = self.screen.rho(lin, rows).max(axis=1, initial=0.0)
+        if not overloaded and switches.size:
+            q2 = np.where(rows.flows != 0.0, lin.q2, 0.0)
+            outage = self.security.worst_after(lin, rows, rows.flows, q2)
+            after = np.maximum(after, outage.max(axis=1, initial=0.0))
+        ids, rho = np.concatenate([ids, switches[rows.usable]]), np.concatenate([rho, after[rows.usable]])
+        order = np.lexsort((ids, rho))
+        return ids[order].astype(np.int64), rho[order]
+
+    def _capped(self, ids: IntArray) -> NDArray[np.int64]:
+        """Indices of `ids` in order, at most `_keep` of each substation."""
+        place = np.zeros(ids.size, np.int64)
+        substation = self.catalogue.substation[ids]
+        for s in np.unique(substation):
+            at = np.flatnonzero(substation == s)
+            place[at] = np.arange(at.size)
+        return np.flatnonzero((place < self._keep) | (substation < 0)).astype(np.int64)
+
+    def evaluate(
+        self,
+        ids: IntArray,
+        rho: FloatArray,
+        outage: FloatArray,
+        usable: NDArray[np.bool_],
+        overloaded: bool,
+        obs: Any,
+        topo: IntArray,
+        gain: float,
+    ) -> Evaluation:
+        """Scores and order keys of checked actions."""
+        score = slot_scores(overloaded, rho, outage, usable, ids, gain)
+        return Evaluation(
+            ids, rho, outage, usable, self.catalogue.legal(obs, ids), score, moved_elements(self.catalogue, ids, topo)
+        )
+
+    def fill(self, evaluation: Evaluation, shortlist: Shortlist) -> NDArray[np.int64]:
+        """Rows of `evaluation` for the slots, do-nothing first, then by score; at most K.
+
+        Proposals always are among them. Of one substation there are at most `substation_share` of the slots,
+        proposals apart.
+        """
+        e, settings = evaluation, self.settings
+        ranked = np.lexsort((e.ids, e.moved, -e.score))
+        playable = [int(r) for r in ranked if e.usable[r] and e.legal[r] and self.catalogue.kind[e.ids[r]] != NOOP]
+        of = {int(i): r for r, i in enumerate(e.ids)}
+        taken: dict[int, None] = dict.fromkeys(of[i] for i in shortlist.proposals)
+        room = settings.slots - 1
+        taken = dict.fromkeys(list(taken)[:room])
+        count: dict[int, int] = {}
+
+        def take(rows: Sequence[int], limit: int) -> None:
+            for row in rows:
+                if limit <= 0 or len(taken) >= room:
+                    return
+                substation = int(self.catalogue.substation[e.ids[row]])
+                if row in taken or (substation >= 0 and count.get(substation, 0) >= self._per_substation):
+                    continue
+                taken[row] = None
+                count[substation] = count.get(substation, 0) + 1
+                limit -= 1
+
+        take(playable, room - settings.exploratory - settings.memory)
+        take([r for r in playable if int(e.ids[r]) in shortlist.memory], settings.memory)
+        take([r for r in playable if int(e.ids[r]) in shortlist.exploratory], settings.exploratory)
+        take(playable, room)
+        order = [int(r) for r in ranked if int(r) in taken]
+        good = [r for r in order if e.usable[r] and e.legal[r]]
+        return np.array([of[0], *good, *(r for r in order if r not in set(good))], np.int64)

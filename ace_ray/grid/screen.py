@@ -1,0 +1,182 @@
+"""The linear screen of the whole catalogue (DESIGN §4): every partition and every line switch, ranked in milliseconds.
+
+The compiled work is in `kernels`; here are the packed arrays, the line switches and the choice of what to look at.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ace_ray.grid import kernels
+from ace_ray.grid.catalogue import LINE, SUBSTATION, Catalogue
+from ace_ray.grid.linear import Linearisation
+from ace_ray.grid.model import FloatArray, GridModel, IntArray
+
+PER_LINE = 5  # catalogue ids of a line: disconnect, reconnect on (1,1), (1,2), (2,1), (2,2)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The low-rank change that each of n actions makes: H' = H + sum_j D[:, j] R[:, j]'."""
+
+    flows: FloatArray  # [n, L] MW at the origin, linear
+    D: FloatArray  # [n, 2, L]
+    R: FloatArray  # [n, 2, O]
+    usable: NDArray[np.bool_]  # [n] false where the action cuts off a part of the grid
+
+
+@dataclass(frozen=True)
+class Outages:
+    """Credible outages of one state: lines [O], and for each the order in which to look at the other lines [O, *]."""
+
+    lines: IntArray
+    order: IntArray
+
+
+class Screen:
+    """Ranks catalogue ids by the linear model; made once for a grid and its catalogue."""
+
+    def __init__(self, model: GridModel, catalogue: Catalogue) -> None:
+        self.model, self.catalogue = model, catalogue
+        # The kernel's element 0 never moves, and its element 1 + i is bit i of the catalogue's code.
+        order = [np.concatenate([p[:1], p[:0:-1]]) for p in catalogue.positions]
+        self.elements = np.concatenate(order).astype(np.int32)
+        self.pattern_ptr = np.zeros(model.n_sub + 1, np.int64)
+        ids = []
+        for s, positions in enumerate(catalogue.positions):
+            start, end = catalogue.offsets[s], catalogue.offsets[s + 1]
+            table = np.full(1 << (len(positions) - 1) if end > start else 0, -1, np.int32)
+            table[catalogue.code[start:end]] = np.arange(start, end)
+            ids.append(table)
+            self.pattern_ptr[s + 1] = self.pattern_ptr[s] + table.size
+        self.pattern_ids = np.concatenate(ids)
+        self.substations = np.flatnonzero(np.diff(catalogue.offsets)).astype(np.int64)
+
+    def rank(
+        self,
+        lin: Linearisation,
+        keep: int,
+        substations: IntArray | None = None,
+        outages: Outages | None = None,
+        dtype: type = np.float32,
+        every: FloatArray | None = None,
+    ) -> tuple[IntArray, FloatArray]:
+        """The best `keep` partitions of each substation.
+
+        Args:
+            lin: Present state.
+            keep: Number kept of each substation.
+            substations: The ones to look at; all if None.
+            outages: Rank by the worst rho now and after each of these, instead of now alone.
+            dtype: Precision of the inner loops.
+            every: [catalogue size] of `dtype`: receives the objective of every partition, squared (for tests and
+                recall measurements; slower).
+
+        Returns:
+            ids [n] and rho [n], best first; ties by lower id. The present partition and those that cut off a part of
+            the grid are not among them.
+        """
+        factors, state = lin.factors, lin.state
+        wanted = self.substations if substations is None else np.asarray(substations, np.int64)
+        lines = np.argsort(-state.rho, kind="stable")
+        lines = lines[lin.alive[lines]]
+        lost = outages if outages is not None else Outages(np.zeros(0, np.int64), np.zeros((0, 0), np.int64))
+        values, ids = kernels.rank_substations(
+            wanted, self.model.sub_ptr, self.elements, self.model.pos_line, self.model.pos_sign, self.pattern_ptr,
+            self.pattern_ids, state.topo, state.injection, factors.node, factors.node_or, factors.node_ex, factors.b,
+            factors.X, factors.H, lin.theta, state.p_or, state.p_ex, lin.q2, lin.c2, lines, lost.lines, lost.order,
+            np.zeros(1, dtype), keep, np.zeros(0, dtype) if every is None else every,
+        )  # fmt: skip
+        found = ids >= 0
+        flat_ids, rho = ids[found], np.sqrt(values[found].astype(np.float64))
+        best = np.lexsort((flat_ids, rho))
+        return flat_ids[best], rho[best]
+
+    def rows(self, lin: Linearisation, ids: Sequence[int] | NDArray, outages: IntArray) -> Rows:
+        """Flows after each action and its change of the distribution factors.
+
+        Args:
+            lin: State that the actions are played in.  ids: [n] catalogue ids.  outages: [O] lines of the factors.
+        """
+        chosen = np.asarray(ids, np.int64).reshape(-1)
+        n, state = chosen.size, lin.state
+        rows = Rows(
+            np.tile(state.p_or, (n, 1)),
+            np.zeros((n, 2, self.model.n_line)),
+            np.zeros((n, 2, outages.size)),
+            np.ones(n, bool),
+        )
+        kinds = self.catalogue.kind[chosen]
+        for i in np.flatnonzero(kinds == LINE):
+            self._switch(lin, int(chosen[i]), outages, rows, int(i))
+        partitions = np.flatnonzero(kinds == SUBSTATION)
+        of = self.catalogue.substation[chosen[partitions]]
+        for s in np.unique(of):
+            at = partitions[of == s]
+            self._split(lin, int(s), self.catalogue.code[chosen[at]], outages, rows, at)
+        return rows
+
+    def _split(self, lin: Linearisation, s: int, codes: NDArray, outages: IntArray, rows: Rows, at: NDArray) -> None:
+        model, factors, state = self.model, lin.factors, lin.state
+        elements = self.elements[model.sub_ptr[s] : model.sub_ptr[s + 1]]
+        split, _, merge_D, merge_delta, row = kernels.merge(
+            s, model.n_sub, elements, factors.node, factors.node_or, factors.node_ex, factors.b, factors.X, lin.theta
+        )
+        merge_r = np.zeros(outages.size)
+        if split:
+            on = factors.node_or[outages] >= 0
+            k = outages[on]
+            # u' X u_k; `row` carries 1/sqrt(u' X u), which D has already
+            X, second = factors.X, s + model.n_sub
+            scale = np.sqrt(X[s, s] - 2 * X[s, second] + X[second, second])
+            merge_r[on] = scale * (row[factors.node_or[k]] - row[factors.node_ex[k]])
+        tables = kernels.substation_tables(
+            s, model.n_sub, elements, model.pos_line, model.pos_sign, state.injection, factors.node, factors.node_or,
+            factors.node_ex, factors.b, factors.X, factors.H, lin.theta, state.p_or, state.p_ex, outages,
+        )  # fmt: skip
+        rows.flows[at], rows.D[at], rows.R[at], rows.usable[at] = kernels.split_rows(
+            tables, merge_D, merge_delta, merge_r, codes.astype(np.int64) << 1, outages
+        )
+
+    def _switch(self, lin: Linearisation, action_id: int, outages: IntArray, rows: Rows, i: int) -> None:
+        """One line opened, or closed on a pair of buses."""
+        line, column = int(self.catalogue.line[action_id]), (action_id - 1) % PER_LINE
+        X, H = lin.factors.X, lin.factors.H
+        node_or, node_ex = lin.factors.node_or, lin.factors.node_ex
+        if column == 0:
+            if not lin.alive[line]:
+                return
+            room = 1.0 - H[line, line]
+            if room < kernels.MIN_ROOM:
+                rows.usable[i] = False
+                return
+            change = H[:, line].copy()
+            change[line] -= 1.0
+            flow = 0.5 * (lin.state.p_or[line] - lin.state.p_ex[line]) / room
+            rows.flows[i] += flow * change
+            rows.flows[i, line] = 0.0
+            rows.R[i, 0] = H[line, outages] / room
+        else:
+            if lin.alive[line]:
+                return
+            bus_or, bus_ex = divmod(column - 1, 2)
+            a = self.model.line_or_sub[line] + self.model.n_sub * bus_or
+            c = self.model.line_ex_sub[line] + self.model.n_sub * bus_ex
+            if not (lin.factors.active[a] and lin.factors.active[c]):
+                return  # a dangling line carries nothing
+            x = X[a] - X[c]
+            resistance = 1.0 / self.model.susceptance[line] + x[a] - x[c]
+            change = np.where(lin.alive, -lin.factors.b * (x[node_or] - x[node_ex]), 0.0)
+            change[line] = 1.0
+            rows.flows[i] += lin.angle(int(a), int(c)) / resistance * change
+            on = node_or[outages] >= 0
+            k = outages[on]
+            rows.R[i, 0, on] = (x[node_or[k]] - x[node_ex[k]]) / resistance
+        rows.D[i, 0] = change
+
+    def rho(self, lin: Linearisation, rows: Rows) -> FloatArray:
+        """[n, L] rho after each action by the linear model; a line that an action opens has 0."""
+        q2 = np.where(np.abs(rows.flows) > 0, lin.q2, 0.0)
+        return np.sqrt((rows.flows**2 + q2) * lin.c2)

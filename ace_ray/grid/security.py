@@ -1,0 +1,96 @@
+"""Security: the worst rho after the loss of any one credible line.
+
+Linear outage factors from the measured flows: the loss of line k adds H[:, k] * f_k / (1 - H_kk) to the flows. For an
+action the factors are those of the topology that it leaves behind (`Screen.rows`), the flows those of its AC check, so
+that only the step from before to after the outage is linear.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ace_ray.config.grid import CriticalSettings
+from ace_ray.grid import kernels
+from ace_ray.grid.ac_check import AcCheck
+from ace_ray.grid.linear import Factors, Linearisation
+from ace_ray.grid.model import FloatArray, GridModel, IntArray
+from ace_ray.grid.screen import Outages, Rows
+
+
+def attackable_lines(env: Any) -> list[int]:
+    """Lines that the environment's opponent may disconnect; empty without one."""
+    lines = getattr(getattr(env, "_opponent", None), "_lines_ids", None)
+    if lines is None:
+        names = list(map(str, env.name_line))
+        attacked = (getattr(env, "_kwargs_opponent", None) or {}).get("lines_attacked", [])
+        lines = [names.index(str(name)) for name in np.ravel(attacked) if str(name) in names]
+    return sorted({int(line) for line in lines})
+
+
+class Security:
+    """Credible outages of one grid and what they would do.
+
+    Args:
+        model: Static arrays.
+        settings: `outages`: those of the opponent (all lines where there is none), or all. A line whose loss would cut
+            the reference topology in two is left out: no topology action helps against it.
+        attackable: Lines that the opponent may attack.
+    """
+
+    def __init__(self, model: GridModel, settings: CriticalSettings, attackable: list[int]) -> None:
+        own = np.diag(Factors.of(model, np.ones(model.dim_topo, np.int32)).H)
+        everything = list(range(model.n_line))
+        chosen = attackable if settings.outages == "opponent" and attackable else everything
+        self.model = model
+        self.lines: IntArray = np.array([line for line in chosen if own[line] < 1.0 - 1e-6], np.int64)
+
+    def worst_now(self, lin: Linearisation) -> FloatArray:
+        """[O] worst rho after each outage in the present state."""
+        flows, none = lin.state.p_or[None, :], np.zeros((1, 0, self.model.n_line))
+        return self._worst(lin, flows, lin.q2[None, :], none, np.zeros((1, 0, self.lines.size)))[0]
+
+    def worst_after(self, lin: Linearisation, rows: Rows, flows: FloatArray, q2: FloatArray) -> FloatArray:
+        """[n, O] worst rho after each action and outage.
+
+        Args:
+            lin: State that the actions are played in.
+            rows: Their low-rank change, made with `self.lines` as outages.
+            flows, q2: [n, L] active and squared reactive flows after the action, exact or linear.
+        """
+        return self._worst(lin, flows, q2, rows.D, rows.R)
+
+    def _worst(self, lin: Linearisation, flows: NDArray, q2: NDArray, D: NDArray, R: NDArray) -> FloatArray:
+        H = np.ascontiguousarray(lin.factors.H[:, self.lines])
+        return kernels.worst_after_outage(flows, q2, lin.c2, H, D, R, self.lines, ~self.counted(lin), kernels.ISLAND)
+
+    def counted(self, lin: Linearisation) -> NDArray[np.bool_]:
+        """[O] outages that count in this state: of lines in service whose loss leaves the grid in one piece.
+
+        An outage that cuts the present grid in two would make every action equally bad and hide all the others.
+        """
+        own = lin.factors.H[self.lines, self.lines]
+        return lin.alive[self.lines] & (own < 1.0 - kernels.MIN_ROOM)
+
+    def screen_order(self, lin: Linearisation) -> Outages:
+        """Outages in service, the worst first, each with its lines from the worst rho to the least."""
+        alive = self.lines[self.counted(lin)]
+        H, flows = lin.factors.H[:, alive], lin.state.p_or[:, None]
+        room = 1.0 - H[alive, np.arange(alive.size)]
+        flow = flows + H * (flows[alive, 0] / room)
+        rho2 = np.where(lin.alive[:, None], (flow**2 + lin.q2[:, None]) * lin.c2[:, None], -1.0)
+        rho2[alive, np.arange(alive.size)] = -1.0
+        by_outage = np.argsort(-rho2.max(axis=0, initial=0.0), kind="stable")
+        service = int(lin.alive.sum())
+        order = np.argsort(-rho2, axis=0, kind="stable").T[by_outage, :service]
+        return Outages(alive[by_outage], np.ascontiguousarray(order))
+
+    def exact(self, check: AcCheck, ids: NDArray) -> FloatArray:
+        """[n, O] worst rho after each action and outage by AC power flow from the state that `check` has loaded.
+
+        An outage (or action) without a power flow solution counts as an island.
+        """
+        n, n_out = len(ids), self.lines.size
+        checked = check.sweep(np.repeat(np.asarray(ids), n_out), np.tile(self.lines, n))
+        worst = np.where(checked.converged, checked.rho.max(axis=1, initial=0.0), kernels.ISLAND)
+        return worst.reshape(n, n_out)
