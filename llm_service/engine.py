@@ -196,10 +196,11 @@ class Engine:
             list(request.messages), add_generation_prompt=True, tokenize=False, **self.settings.chat_template_kwargs
         )
         tokens = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        if len(tokens) + request.max_tokens > self.settings.max_model_len:
+        limit = self.settings.max_model_len
+        if len(tokens) + request.max_tokens > limit:
             self._refused += 1
             raise RequestTooLarge(
-                f"prompt of {len(tokens)} and reply of {request.max_tokens} tokens are above {self.settings.max_model_len}",
+                f"prompt of {len(tokens)} and reply of {request.max_tokens} tokens are above {limit}",
                 "shorten the prompt or raise engine.max_model_len",
             )
         return tokens

@@ -11,6 +11,14 @@ _STDERR = Path("/proc/self/fd/2")
 _READ = 64 * 1024
 
 
+def stderr_file() -> Path | None:
+    """The file that this process's stderr goes to; None for a terminal or pipe."""
+    try:
+        return _STDERR.resolve() if stat.S_ISREG(_STDERR.stat().st_mode) else None
+    except OSError:
+        return None
+
+
 def tail(log_file: str, lines: int = 15) -> str:
     """The last lines of the engine's output; empty where it went to a terminal or pipe.
 

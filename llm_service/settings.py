@@ -40,7 +40,7 @@ class EngineSettings(_Settings):
     chat_template_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="passed to the model's chat template, for example {enable_thinking: false}"
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("WARNING", description="level of vLLM's own log")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("ERROR", description="level of vLLM's own log")
     log_file: str = Field("", description="file that takes the engine process's output; empty: the process's stderr")
 
     def model_dir(self) -> Path:
@@ -55,6 +55,6 @@ class ServiceSettings(_Settings):
     max_in_flight: int = Field(16, ge=1, description="requests that one client keeps in flight; further ones wait")
     max_handle_queue: int = Field(64, ge=1, description="requests that one client's handle queues for a busy replica")
     start_timeout_s: float = Field(300.0, gt=0, description="seconds until the deployment must be running")
-    health_period_s: float = Field(5.0, gt=0, description="seconds between two health checks of a replica")
+    health_period_s: float = Field(2.0, gt=0, description="seconds between two health checks of a replica")
     health_timeout_s: float = Field(30.0, gt=0, description="seconds after which a silent replica is replaced")
     warmup_deadline_s: float = Field(120.0, gt=0, description="deadline of the warm-up request of a new version")
