@@ -136,6 +136,19 @@ class DecisionEnv(gymnasium.Env):
             raise ValueError("there is no state before the first reset")
         return Snapshot(scenario=self._scenario, log=tuple(self._log), step=self._step)
 
+    def enter(self, snapshot: Snapshot, obs: Any, decision: Decision, length: int) -> None:
+        """Go on from a snapshot at which `env` stands already, such as a copy that was brought there.
+
+        Args:
+            snapshot: Where `env` stands.
+            obs: Its observation there.
+            decision: What `step` and `play` answer.
+            length: `episode_length` of the scenario (a copy does not know its data set).
+        """
+        self._scenario, self._decision, self._grid_obs = snapshot.scenario, decision, obs
+        self._log = [(step, ids) for step, ids in snapshot.log if step < snapshot.step]
+        self._step, self._length = snapshot.step, length
+
     # -- playing ----------------------------------------------------------------------------------------------------
 
     def _play(self, ids: tuple[int, ...]) -> tuple[dict, float, bool, bool, dict]:
