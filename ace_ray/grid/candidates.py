@@ -119,7 +119,7 @@ class Candidates:
         after = self.screen.rho(lin, rows).max(axis=1, initial=0.0)
         if not overloaded and switches.size:
             q2 = np.where(rows.flows != 0.0, lin.q2, 0.0)
-            outage = self.security.worst_after(lin, rows, rows.flows, q2)
+            outage = self.security.worst_after(lin, rows, rows.flows, q2, exact=False)
             after = np.maximum(after, outage.max(axis=1, initial=0.0))
         ids, rho = np.concatenate([ids, switches[rows.usable]]), np.concatenate([rho, after[rows.usable]])
         order = np.lexsort((ids, rho))

@@ -216,7 +216,7 @@ class DecisionEngine:
             q2 = np.where(flows != 0.0, lin.q2, 0.0)
         usable = usable | (ids == 0)
         rho = np.where(usable[:, None], rho, ISLAND)
-        outage = self.security.worst_after(lin, rows, flows, q2)
+        outage = self.security.worst_after(lin, rows, flows, q2, exact=self._check.ready)
         outage = np.where(usable[:, None], np.minimum(outage, ISLAND), ISLAND)
         gain = self.settings.critical.insecure_gain
         return self.candidates.evaluate(ids, rho, outage, usable, overloaded, obs, lin.state.topo, gain)

@@ -25,7 +25,9 @@ DENOMINATOR = 1e-9  # a split whose denominator is relatively smaller cuts the g
 FAST = {"reassoc", "contract", "arcp", "nsz"}  # infinities and NaN keep their meaning
 HUGE = 1e30  # rho^2 of a pattern that cannot be used
 ISLAND = 5.0  # rho of an outage that cuts the grid in two
-MIN_ROOM = 1e-4  # 1 - H_kk under which the loss of line k cuts the grid in two
+MIN_ROOM = 1e-4  # 1 - H_kk under which the loss of line k cuts something off ...
+CUT_OFF = 0.1  # MW: ... that matters if the line carries more than this; a line that is open at one end does not
+CUT_OFF_LINEAR = 3.0  # MW: the same for flows of the linear model, which are off by the line's losses
 LOW_BITS = 8
 LINES_PER_CHECK = 8  # lines between two looks whether a block can be given up
 
@@ -38,8 +40,8 @@ def merge(
     """Bring substation s to one bus.
 
     Returns:
-        split: whether it has two buses now; home: its node once merged; D [L] and delta: f_merged = f + delta D; row [N]:
-        X_merged = X - row' row, that is u' X / sqrt(u' X u) with u = e_first - e_second. Zeros if not split.
+        split: whether it has two buses now; home: its node once merged; D [L] and delta: f_merged = f + delta * D;
+        row [N]: X_merged = X - row' row, that is u' X / sqrt(u' X u) with u = e_first - e_second. Zeros if not split.
     """
     D = np.zeros(b.size)
     first = second = False
@@ -199,7 +201,8 @@ def _outage_scalars(m, delta, inverse, num_low, num_high, D_low, D_high, f_k, h_
         room = 1.0 - h_kk - r * d
         if room < MIN_ROOM:
             g[p] = 0.0
-            m[p] = max(m[p], ISLAND * ISLAND)
+            if abs(f_k + delta[p] * d) > CUT_OFF_LINEAR:
+                m[p] = max(m[p], ISLAND * ISLAND)
         else:
             g[p] = (f_k + delta[p] * d) / room
         e[p] = delta[p] + r * g[p]
@@ -400,13 +403,13 @@ def split_rows(tables, merge_D, merge_delta, merge_r, masks, outages):  # type: 
 
 
 @njit(cache=True)
-def worst_after_outage(f, q2, c2, H, D, R, outages, skip, islanded):  # type: ignore[no-untyped-def]
+def worst_after_outage(f, q2, c2, H, D, R, outages, skip, cut_off, islanded):  # type: ignore[no-untyped-def]
     """Worst rho after each outage, for n topologies with flows f [n, L] and response H + sum_j D[:, j] R[:, j]'.
 
     Args:
         f, q2: [n, L] flows and squared reactive flows.  c2: [L].  H: [L, O] response of the common topology.
         D: [n, J, L].  R: [n, J, O].  outages: [O] lines.  skip: [O] outages that do not count.
-        islanded: rho of an outage that cuts the grid in two.
+        cut_off: MW that a line must carry for its loss to be an island.  islanded: rho of such an outage.
 
     Returns:
         [n, O]; where the line is out of service already, carries nothing or is skipped, the worst rho as it is.
@@ -421,13 +424,12 @@ def worst_after_outage(f, q2, c2, H, D, R, outages, skip, islanded):  # type: ig
             for j in range(rank):
                 own += D[i, j, k] * R[i, j, o]
             room = 1.0 - own
-            if skip[o]:
-                gain = 0.0
-            elif room < MIN_ROOM:
+            gain = 0.0
+            if room >= MIN_ROOM:
+                gain = 0.0 if skip[o] else f[i, k] / room
+            elif abs(f[i, k]) > cut_off and not skip[o]:
                 worst[i, o] = islanded
                 continue
-            else:
-                gain = f[i, k] / room
             top = 0.0
             for line in range(n_line):
                 if line == k and not skip[o]:

@@ -90,12 +90,12 @@ class GridModel:
         if slack.size == 0:
             raise GridMismatchError("the LightSim grid has no slack generator", "use an environment with one")
         return cls(
-            n_sub=env.n_sub,
-            n_line=env.n_line,
-            n_gen=env.n_gen,
-            n_load=env.n_load,
-            n_storage=env.n_storage,
-            dim_topo=env.dim_topo,
+            n_sub=int(env.n_sub),
+            n_line=int(env.n_line),
+            n_gen=int(env.n_gen),
+            n_load=int(env.n_load),
+            n_storage=int(env.n_storage),
+            dim_topo=int(env.dim_topo),
             line_or_sub=env.line_or_to_subid.astype(np.int32),
             line_ex_sub=env.line_ex_to_subid.astype(np.int32),
             line_or_pos=or_pos,

@@ -149,13 +149,14 @@ class Screen:
             if not lin.alive[line]:
                 return
             room = 1.0 - H[line, line]
-            if room < kernels.MIN_ROOM:
-                rows.usable[i] = False
+            flow = 0.5 * (lin.state.p_or[line] - lin.state.p_ex[line])
+            if room < kernels.MIN_ROOM:  # open at one end already, or the only way to something
+                rows.usable[i] = abs(flow) < kernels.CUT_OFF
+                rows.flows[i, line] = 0.0
                 return
             change = H[:, line].copy()
             change[line] -= 1.0
-            flow = 0.5 * (lin.state.p_or[line] - lin.state.p_ex[line]) / room
-            rows.flows[i] += flow * change
+            rows.flows[i] += flow / room * change
             rows.flows[i, line] = 0.0
             rows.R[i, 0] = H[line, outages] / room
         else:
@@ -174,6 +175,10 @@ class Screen:
             on = node_or[outages] >= 0
             k = outages[on]
             rows.R[i, 0, on] = (x[node_or[k]] - x[node_ex[k]]) / resistance
+            # its own loss afterwards: H has no column for a line out of service
+            own = outages == line
+            rows.R[i, 0, own] = (x[a] - x[c]) / resistance - 1.0
+            rows.D[i, 1, line], rows.R[i, 1, own] = 1.0, 1.0
         rows.D[i, 0] = change
 
     def rho(self, lin: Linearisation, rows: Rows) -> FloatArray:

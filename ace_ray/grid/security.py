@@ -48,21 +48,28 @@ class Security:
     def worst_now(self, lin: Linearisation) -> FloatArray:
         """[O] worst rho after each outage in the present state."""
         flows, none = lin.state.p_or[None, :], np.zeros((1, 0, self.model.n_line))
-        return self._worst(lin, flows, lin.q2[None, :], none, np.zeros((1, 0, self.lines.size)))[0]
+        return self._worst(lin, flows, lin.q2[None, :], none, np.zeros((1, 0, self.lines.size)), kernels.CUT_OFF)[0]
 
-    def worst_after(self, lin: Linearisation, rows: Rows, flows: FloatArray, q2: FloatArray) -> FloatArray:
+    def worst_after(
+        self, lin: Linearisation, rows: Rows, flows: FloatArray, q2: FloatArray, exact: bool
+    ) -> FloatArray:
         """[n, O] worst rho after each action and outage.
 
         Args:
             lin: State that the actions are played in.
             rows: Their low-rank change, made with `self.lines` as outages.
-            flows, q2: [n, L] active and squared reactive flows after the action, exact or linear.
+            flows, q2: [n, L] active and squared reactive flows after the action.
+            exact: Whether they come from AC power flows.
         """
-        return self._worst(lin, flows, q2, rows.D, rows.R)
+        cut_off = kernels.CUT_OFF if exact else kernels.CUT_OFF_LINEAR
+        return self._worst(lin, flows, q2, rows.D, rows.R, cut_off)
 
-    def _worst(self, lin: Linearisation, flows: NDArray, q2: NDArray, D: NDArray, R: NDArray) -> FloatArray:
+    def _worst(
+        self, lin: Linearisation, flows: NDArray, q2: NDArray, D: NDArray, R: NDArray, cut_off: float
+    ) -> FloatArray:
         H = np.ascontiguousarray(lin.factors.H[:, self.lines])
-        return kernels.worst_after_outage(flows, q2, lin.c2, H, D, R, self.lines, ~self.counted(lin), kernels.ISLAND)
+        ignored = ~self.counted(lin)
+        return kernels.worst_after_outage(flows, q2, lin.c2, H, D, R, self.lines, ignored, cut_off, kernels.ISLAND)
 
     def counted(self, lin: Linearisation) -> NDArray[np.bool_]:
         """[O] outages that count in this state: of lines in service whose loss leaves the grid in one piece.
