@@ -37,10 +37,7 @@ from ace_ray.config.run import RunSettings
 from ace_ray.replay.core import ReplayCore
 from ace_ray.replay.shards import LogIdentity
 
-
-@ray.remote
-class ReplayActor(ReplayCore):  # pragma: no cover - runs in its own process; ReplayCore is what is tested
-    """`ReplayCore` as a Ray actor."""
+ReplayActor = ray.remote(ReplayCore)
 
 
 def start_replay(

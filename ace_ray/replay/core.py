@@ -328,15 +328,14 @@ class ReplayCore:
         states = {name: np.stack([state[name] for state in result.states]) for name in result.states[0]}
         plain = [row for i, row in enumerate(rows) if i != result.refined]
         refined = rows[result.refined] if result.refined >= 0 else None
+        if plain:  # first: the original of a seed is among them, and a refined row keeps its original
+            self.table.append(states, records.table_columns(plain))
         if refined is not None:
             refined["refined"] = True
-            # Before the ordinary rows: those may share states, which live only while something refers to them.
             self.table.add_refinement(states, records.table_columns([refined]))
             stored = self.table.get(refined["id"])
             if stored is not None:
                 refined |= {"w_r": stored["weight"], "priority": stored["weight"] * stored["valid"]}
-        if plain:
-            self.table.append(states, records.table_columns(plain))
         self._record(states, rows)
         return refined if refined is not None and result.status == "accepted" else None
 

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-RESULTS = ("accepted", "rejected", "unsalvageable", "survived", "no_gap", "failed", "dropped")
+RESULTS = ("accepted", "rejected", "unsalvageable", "survived", "skipped", "no_gap", "failed", "dropped")
 
 
 class RefinementCounters:

@@ -53,8 +53,8 @@ class RefinementResult:
     Attributes:
         pending: what was asked.
         status: 'accepted' (a better action was confirmed), 'rejected' (rounds spent in vain), 'unsalvageable' (nothing
-            in C survives), 'survived' (the played action does, so it and what came before need no asking), 'no_gap'
-            (no alternative is better), 'failed' (the state could not be rebuilt or replayed).
+            in C survives), 'survived' (the played action does), 'skipped' (a later one of the chain survived),
+            'no_gap' (no alternative is better), 'failed' (the state could not be rebuilt or replayed).
         salvageable: whether the played action dies and one of C survives.
         advantage: return of the played action minus that of the best replayed alternative; NaN when not known.
         rounds: one dict a round, columns of the refinement record (replay/records.py).

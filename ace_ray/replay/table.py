@@ -61,7 +61,9 @@ class ReplayTable:
         total = self.capacity + self.refined_capacity
         # A row refers to at most two states; the margin holds a fragment that arrives before old rows leave.
         self.states = StatePool(shape, 2 * total + 4096)
-        self.columns = {name: np.full(total, fill, dtype) for name, (dtype, fill) in TRANSITION_COLUMNS.items()}
+        self.columns: dict[str, np.ndarray] = {
+            name: np.full(total, fill, dtype) for name, (dtype, fill) in TRANSITION_COLUMNS.items()
+        }
         self._state_row = np.full(total, NO_STATE, np.int64)
         self._next_row = np.full(total, NO_STATE, np.int64)
         self._pins = np.zeros(total, np.int32)
@@ -240,7 +242,7 @@ class ReplayTable:
         rows = list(range(self._size, self._size + fresh))
         self._size += fresh
         looked = 0
-        evicted = []
+        evicted: list[int] = []
         while len(rows) + len(evicted) < n:
             if looked == self.capacity:
                 raise MemoryError("replay: every row is pinned by a refinement; raise replay.capacity")

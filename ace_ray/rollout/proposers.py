@@ -1,0 +1,124 @@
+"""Who proposes the better action: search, chance, or the language model. All spend the same number of replays.
+
+They implement `ace_ray.agents.refinement.Proposer`; the refiner replays and judges, whoever proposed.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ace_ray.agents.refinement import Attempt, Case, Proposal, Proposer
+from ace_ray.config.refine import LanguageSettings, RefineSettings
+from ace_ray.language.actor import Actor
+from ace_ray.language.schema import ACTOR_SCHEMA
+from llm_service.errors import DeadlineExceeded, Refused
+
+
+def _open_slots(case: Case, history: Sequence[Attempt]) -> np.ndarray:
+    """Legal slots whose action was neither played nor tried."""
+    tried = {case.played, *(attempt.id for attempt in history)}
+    legal = np.flatnonzero(case.decision.mask & (case.decision.ids >= 0))
+    return np.array([slot for slot in legal if int(case.decision.ids[slot]) not in tried], np.int64)
+
+
+def _nothing_left(model: str) -> Proposal:
+    return Proposal(None, error="repeats", model=model)
+
+
+class SearchProposer:
+    """The next best candidate by slot score that was not tried yet."""
+
+    name = "search"
+
+    def propose(self, case: Case, history: Sequence[Attempt]) -> Proposal:
+        """See Proposer."""
+        slots = _open_slots(case, history)
+        if not slots.size:
+            return _nothing_left(self.name)
+        best = slots[np.argmax(case.decision.score[slots])]
+        return Proposal(int(case.decision.ids[best]), model=self.name)
+
+
+class RandomProposer:
+    """A random legal slot that was not tried yet: what the other two have to beat.
+
+    Args:
+        seed: of the draws.
+    """
+
+    name = "random"
+
+    def __init__(self, seed: int = 0) -> None:
+        self._rng = np.random.default_rng(seed)
+
+    def propose(self, case: Case, history: Sequence[Attempt]) -> Proposal:
+        """See Proposer."""
+        slots = _open_slots(case, history)
+        if not slots.size:
+            return _nothing_left(self.name)
+        return Proposal(int(case.decision.ids[self._rng.choice(slots)]), model=self.name)
+
+
+class LanguageProposer:
+    """The language model as policy actor (methods.md §1.3): bad-case reasoning, rounds with feedback.
+
+    What the model says is data: it is parsed and looked up in the catalogue. Anything that cannot be played is an error
+    of that round. A broken model or adapter raises (`llm_service.errors.ModelError`): nothing can be asked then.
+
+    Args:
+        client: an `llm_service` client (`ask`).
+        actor: makes the messages and reads the replies.
+        settings: tokens, temperature, deadline.
+        seed: of the sampling; each request has its own.
+    """
+
+    name = "llm"
+
+    def __init__(self, client: Any, actor: Actor, settings: LanguageSettings, seed: int = 0) -> None:
+        self._client = client
+        self._actor = actor
+        self._settings = settings
+        self._rng = np.random.default_rng(seed)
+
+    def propose(self, case: Case, history: Sequence[Attempt]) -> Proposal:
+        """See Proposer."""
+        view = self._actor.case(case.obs, case.decision, case.played, case.fate)
+        messages = self._actor.messages(view, case.obs, case.decision, history)
+        prompt = json.dumps(messages)
+        started = time.monotonic()
+        try:
+            reply = self._client.ask(
+                messages,
+                max_tokens=self._settings.max_tokens,
+                deadline_s=self._settings.deadline_s,
+                schema=ACTOR_SCHEMA,
+                role="actor",
+                temperature=self._settings.temperature,
+                seed=int(self._rng.integers(2**31)),
+            )
+        except (DeadlineExceeded, Refused) as error:
+            late = isinstance(error, DeadlineExceeded)
+            seconds = time.monotonic() - started
+            return Proposal(None, prompt=prompt, error="deadline" if late else "refused", seconds=seconds)
+        resolved = self._actor.read(reply.text, view, case.obs, history)
+        return Proposal(
+            resolved.playable,
+            prompt=prompt,
+            reply=reply.text,
+            error=resolved.error,
+            model=reply.model,
+            adapter_version=reply.version,
+            prompt_tokens=reply.prompt_tokens,
+            reply_tokens=reply.reply_tokens,
+            seconds=time.monotonic() - started,
+        )
+
+
+def replay_free_proposer(settings: RefineSettings, seed: int) -> Proposer:
+    """The proposer of a refiner that needs no language model."""
+    return SearchProposer() if settings.refiner == "search" else RandomProposer(seed)
