@@ -15,6 +15,8 @@ class RolloutSettings(Settings):
     workers: int = Field(1, ge=1, description="rollout worker processes")
     weights_every_s: float = Field(2.0, gt=0, description="seconds between two pulls of the policy weights")
     hard_starts: float = Field(0.5, ge=0, le=1, description="share of episodes starting shortly before an old blackout")
+    fragment: int = Field(16, ge=1, description="decisions that a worker collects before it reports")
+    fragment_s: float = Field(2.0, gt=0, description="seconds after which it reports with fewer")
     stalled_s: float = Field(300.0, gt=0, description="seconds without any decision after which the run fails")
 
 
