@@ -55,6 +55,7 @@ class FinetuneSettings(Settings):
     enabled: bool = Field(True, description="tune the model during training")
     every: int = Field(100, ge=1, description="new confirmed refinements between two tunings (ACE: 100)")
     window: int = Field(1000, ge=1, description="latest refinements that the data set is drawn from (ACE: 1000)")
+    least: int = Field(8, ge=1, description="confirmed refinements without which nothing is tuned")
     rank: int = Field(16, ge=1, description="LoRA rank")
     alpha: int = Field(32, ge=1, description="LoRA alpha")
     lr: float = Field(1e-4, gt=0, description="Adam step size")

@@ -1,7 +1,7 @@
 """Training examples of the critic: an episode's key decisions, and the edits that replays or made-up causes call for.
 
-A labelled episode says of some key steps what is known: played action dies while another survives (lower by 2K), all die
-(nothing), played action survives where others die (raise by K). Needs neither Grid2Op nor Ray.
+A labelled episode says of some key steps what is known: played action dies while another survives (lower by 2K), all
+die (nothing), played action survives where others die (raise by K). Needs neither Grid2Op nor Ray.
 """
 
 from __future__ import annotations

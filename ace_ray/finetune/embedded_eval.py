@@ -1,8 +1,8 @@
 """How good first-round replies are on labelled decisions, beside simple choices on the same ones.
 
-A reply is good when the action that it names fares well in the replay: survival regret is the largest share of the horizon
-that any action of the compared set survived, minus the share that the proposed one survived. A reply that does not parse,
-names nothing that is listed or repeats the bad example counts as the worst action of the set.
+A reply is good when the action that it names fares well in the replay: survival regret is the largest share of the
+horizon that any action of the compared set survived, minus the share that the proposed one survived. A reply that
+does not parse, names nothing that is listed or repeats the bad example counts as the worst action of the set.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def proposal(labelled: LabelledCase, reply: str) -> int | None:
 def evaluate_replies(cases: Sequence[LabelledCase], replier: Replier, seed: int = 0) -> dict[str, Any]:
     """Figures of the model and of simple choices, over all cases and over pivotal ones.
 
-    `first`: the best score that is not the bad example (what greedy plays, or the next where that was bad); `random`: any
-    listed candidate but the bad example, expected value.
+    `first`: the best score that is not the bad example (what greedy plays, or the next where that was bad); `random`:
+    any listed candidate but the bad example, expected value.
     """
     replies = replier([actor_messages(deployed_case(c)) for c in cases])
     rng = np.random.default_rng(seed)

@@ -1,9 +1,9 @@
 """The embedded model: a small Qwen2-architecture causal LM with its own byte-level BPE.
 
-Numbers are what the prompts are about, so every integer below 1,000 is one token, with and without a leading blank: a model
-this small compares two loadings as two symbols, not as digit strings. They are added tokens, because transformers gives
-every model of this architecture Qwen2's own splitting of text, which takes digits one by one, whatever tokenizer.json says.
-Prompts write larger numbers with a comma before each group of three.
+Numbers are what the prompts are about, so every integer below 1,000 is one token, with and without a leading blank: a
+model this small compares two loadings as two symbols, not as digit strings. They are added tokens, because
+transformers gives every model of this architecture Qwen2's own splitting of text, which takes digits one by one,
+whatever tokenizer.json says. Prompts write larger numbers with a comma before each group of three.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tokenizers import AddedToken, pre_tokenizers, trainers
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
@@ -82,17 +81,6 @@ def new_model(tokenizer: Qwen2Tokenizer, shape: ModelShape) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(config)
 
 
-def encode_chat(tokenizer: Any, messages: list[dict[str, str]], reply: str) -> tuple[list[int], int]:
-    """Token ids of chat and reply (with its end token), and the number of those that belong to the prompt.
-
-    Works for any tokenizer with a chat template.
-    """
-    prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    head = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    tail = tokenizer(reply + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
-    return [*head, *tail], len(head)
-
-
 def save_model(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, folder: Path) -> int:
     """Write bf16 weights, config, tokenizer and chat template; returns the size of the weights in bytes."""
     import torch
@@ -101,8 +89,3 @@ def save_model(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, folder: Path)
     model.to(torch.bfloat16).save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-
-
-def shape_dict(shape: ModelShape) -> dict[str, int]:
-    """The sizes for manifests."""
-    return asdict(shape)

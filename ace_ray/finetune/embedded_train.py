@@ -1,12 +1,13 @@
 """Trains the embedded model from label files: `python -m ace_ray.finetune.embedded_train --labels DIR --out DIR`.
 
-Self-contained: torch, transformers, tokenizers and numpy (and pyarrow, or labels packed as JSON lines). No Grid2Op, no Ray.
+Self-contained: torch, transformers, tokenizers and numpy (and pyarrow, or labels packed as JSON lines). No Grid2Op,
+no Ray.
 
-Recipe. Two stages in one schedule: lessons on made-up cases of many grids (reading prompts, writing replies), then labelled
-decisions of real scenarios with a rest of made-up ones; verified labels (with replayed fates) and bootstrap labels
-(best by score) are drawn at a set ratio. Every example is made afresh: other order, other bad example, other rounds.
-The loss is on the reply only. AdamW, linear warm-up and cosine, bf16 autocast. Examples depend on the seed and their
-index alone, so the number of loader processes does not change what is learned.
+Recipe. Two stages in one schedule: lessons on made-up cases of many grids (reading prompts, writing replies), then
+labelled decisions of real scenarios with a rest of made-up ones; verified labels (with replayed fates) and bootstrap
+labels (best by score) are drawn at a set ratio. Every example is made afresh: other order, other bad example, other
+rounds. The loss is on the reply only. AdamW, linear warm-up and cosine, bf16 autocast. Examples depend on the seed
+and their index alone, so the number of loader processes does not change what is learned.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from ace_ray.finetune.critic_examples import LabelledEpisode, critic_example, synthetic_episode
 from ace_ray.finetune.embedded_eval import evaluate_model
-from ace_ray.finetune.embedded_model import ModelShape, encode_chat, new_model, save_model, train_tokenizer
+from ace_ray.finetune.embedded_model import ModelShape, new_model, save_model, train_tokenizer
 from ace_ray.finetune.examples import Example, LabelledCase, Variation, make_example
 from ace_ray.finetune.label_files import read_cases, read_episodes, read_meta
+from ace_ray.finetune.sft import collate, encode_chat, reply_loss
 from ace_ray.finetune.synthetic import SyntheticCases
 
 log = logging.getLogger(__name__)
-IGNORE = -100
 
 
 @dataclass(frozen=True)
@@ -92,36 +93,6 @@ class Examples(Dataset):
     def __getitem__(self, i: int) -> tuple[list[int], int]:
         example = self.example(i)
         return encode_chat(self.tokenizer, example.messages, example.reply)
-
-
-def collate(rows: list[tuple[list[int], int]]) -> dict[str, torch.Tensor]:
-    """Right-padded ids [B, T] and labels [B, T] (-100 on prompt and padding)."""
-    length = max(len(ids) for ids, _ in rows)
-    ids = torch.zeros(len(rows), length, dtype=torch.long)
-    labels = torch.full((len(rows), length), IGNORE)
-    prompt = torch.zeros(len(rows), length, dtype=torch.bool)
-    for b, (row, head) in enumerate(rows):
-        ids[b, : len(row)] = torch.tensor(row)
-        labels[b, head : len(row)] = torch.tensor(row[head:])
-        prompt[b, 1:head] = True
-    return {"ids": ids, "labels": labels, "prompt": prompt}
-
-
-def reply_loss(model: Any, batch: dict[str, torch.Tensor], prompt_weight: float) -> torch.Tensor:
-    """Mean cross-entropy over the reply's tokens, plus `prompt_weight` times that over the prompt's.
-
-    Padding stands on the right and attention is causal, so no mask is needed. Logits are computed only where they count.
-    """
-    hidden = model.model(input_ids=batch["ids"]).last_hidden_state[:, :-1]
-    labels = batch["labels"][:, 1:]
-    keep = labels != IGNORE
-    loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[keep]).float(), labels[keep])
-    if prompt_weight:
-        keep = batch["prompt"][:, 1:]
-        loss = loss + prompt_weight * torch.nn.functional.cross_entropy(
-            model.lm_head(hidden[keep]).float(), batch["ids"][:, 1:][keep]
-        )
-    return loss
 
 
 def learning_rate(step: int, steps: int, recipe: Recipe) -> float:

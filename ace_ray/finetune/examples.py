@@ -1,8 +1,8 @@
 """Training examples of the actor: chat and reply, made from labelled decisions.
 
 A labelled decision is a case with the fates of its compared set. From one decision come many examples: another bad
-example (any action whose fate is worse), fewer candidates, another order, earlier rounds with what happened. So the model
-has to read the prompt: the number of the best candidate is worth nothing as a memory.
+example (any action whose fate is worse), fewer candidates, another order, earlier rounds with what happened. So the
+model has to read the prompt: the number of the best candidate is worth nothing as a memory.
 
 This module needs neither Grid2Op nor Ray.
 """

@@ -42,15 +42,20 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     temporary.replace(path)
 
 
+def read_parquet(path: Path) -> list[dict[str, Any]]:
+    """All rows of one Parquet file."""
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path).to_pylist()
+
+
 def read_rows(folder: Path, kind: str) -> Iterator[dict[str, Any]]:
     """Rows of kind 'labels' or 'episodes', files in order of their names; a torn Parquet file raises."""
     packed = folder / f"{kind}.jsonl.gz"
     files = sorted(folder.glob(f"{kind}-*.parquet"))
     if files:
-        import pyarrow.parquet as pq
-
         for file in files:
-            yield from pq.read_table(file).to_pylist()
+            yield from read_parquet(file)
     elif packed.is_file():
         with gzip.open(packed, "rt") as lines:
             yield from (json.loads(line) for line in lines)

@@ -1,8 +1,9 @@
 """Made-up cases of many grids, for a model's first lessons in reading.
 
-Sizes, numbering, loadings, list lengths and layouts vary far more than on one real grid. The answer is what the slot score
-says (lowest loading when overloaded, lowest after-outage loading when insecure, do-nothing unless something gains), so
-these cases teach how a prompt is read and a reply is written. What survives is taught by verified labels alone.
+Sizes, numbering, loadings, list lengths and layouts vary far more than on one real grid. The answer is what the slot
+score says (lowest loading when overloaded, lowest after-outage loading when insecure, do-nothing unless something
+gains), so these cases teach how a prompt is read and a reply is written. What survives is taught by verified labels
+alone.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from ace_ray.language.view import (
     DeadLineView,
     GridFacts,
     LineView,
-    Outcome,
     OutageView,
+    Outcome,
     SubstationView,
 )
 

@@ -1,8 +1,8 @@
 """The critic (methods.md §1.4): bounded edits of the rewards of an episode's key steps.
 
 The critic sees only the key steps: the first and the last one, and those where the highest loading (or, by setting, the
-reward) changed most. It answers with two lists, key-step numbers and levels out of {-2K, -K, +K, +2K}; at most four edits
-an episode are taken. Whatever else a reply contains is dropped and counted, never applied.
+reward) changed most. It answers with two lists, key-step numbers and levels out of {-2K, -K, +K, +2K}; at most four
+edits an episode are taken. Whatever else a reply contains is dropped and counted, never applied.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def critic_system(settings: CriticSettings) -> str:
     """Task and format: constant for a run."""
     k = settings.scale
     return (
-        "You review the decisions of a controller of a transmission grid. You see the key decisions of one episode. The "
-        "loading of a line is its current in percent of its limit; lines above 100 % for some steps trip, and the grid "
+        "You review the decisions of a controller of a transmission grid. You see the key decisions of one episode. "
+        "The loading of a line is its current in percent of its limit; lines above 100 % for some steps trip, and the grid "
         "may go black. The reward of a decision is what was earned until the next one, so it does not show what the "
         "decision caused later.\n"
         f"Choose at most {settings.edits} decisions whose reward is misleading: lower those that led to the end, raise "

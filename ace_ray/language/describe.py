@@ -20,8 +20,8 @@ from ace_ray.language.view import (
     DeadLineView,
     GridFacts,
     LineView,
-    Outcome,
     OutageView,
+    Outcome,
     SubstationView,
 )
 

@@ -1,8 +1,8 @@
 """Reading replies. The text of a model is data: it is parsed as JSON and looked up in the catalogue, never run.
 
-Three things can be wrong with a reply, and each costs a round, nothing more: `unparsed` (no JSON object with an action of
-a known form), `illegal` (not in the list or the catalogue, or not possible now) and `repeats` (the bad example, or what was
-tried before).
+Three things can be wrong with a reply, and each costs a round, nothing more: `unparsed` (no JSON object with an
+action of a known form), `illegal` (not in the list or the catalogue, or not possible now) and `repeats` (the bad
+example, or what was tried before).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Resolved:
 
 
 def json_objects(text: str) -> Iterator[dict[str, Any]]:
-    """Every JSON object that starts somewhere in a text, outermost first; prose and code fences around it are skipped."""
+    """Every JSON object that starts somewhere in a text, outermost first; prose and code fences are skipped."""
     decoder = json.JSONDecoder()
     at = text.find("{")
     while at >= 0:

@@ -1,7 +1,8 @@
 """The constant JSON schemas of the replies: one grammar for every state and every grid.
 
-Strings are bounded by a `pattern` (printable ASCII without quote and backslash), never by `maxLength`: under that keyword
-constrained engines let raw control characters through, and the reply no longer parses. Integers are enumerated.
+Strings are bounded by a `pattern` (printable ASCII without quote and backslash), never by `maxLength`: under that
+keyword constrained engines let raw control characters through, and the reply no longer parses. Integers are
+enumerated.
 """
 
 from __future__ import annotations

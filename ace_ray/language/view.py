@@ -1,8 +1,9 @@
 """What a language model is told about one decision, as plain data.
 
 A `CaseView` is the whole content of an actor prompt and is JSON-able: labels and gate files keep it, so a prompt can be
-written again (other candidate order, other list length) where neither Grid2Op nor the grid is at hand. Percent values are
-whole numbers: loading = current over the thermal limit of the line, times 100; `COLLAPSE` stands for no power flow at all.
+written again (other candidate order, other list length) where neither Grid2Op nor the grid is at hand. Percent values
+are whole numbers: loading = current over the thermal limit of the line, times 100; `COLLAPSE` stands for no power
+flow at all.
 """
 
 from __future__ import annotations

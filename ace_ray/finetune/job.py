@@ -1,0 +1,188 @@
+"""`ace finetune RUN`: data set -> LoRA -> gate -> published or refused; the body of the fine-tuning job.
+
+Whatever happens is written down in `adapters/finetune-NNN.json`: the data, the training, the gate's figures, the
+decision.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ace_ray.config.errors import DataError
+from ace_ray.config.load import load_settings
+from ace_ray.config.run import RunSettings
+from ace_ray.finetune.dataset import draw, read_refined
+from ace_ray.finetune.gate import GateCase, Judge, client_replier, load_gate, run_gate
+from ace_ray.finetune.publish import new_version, publish, seal
+from ace_ray.finetune.train import train_adapter
+from llm_service.adapters import AdapterRef
+from llm_service.errors import LLMServiceError
+from llm_service.protocol import LLM
+from llm_service.settings import EMBEDDED
+
+log = logging.getLogger(__name__)
+Role = Literal["actor", "critic"]
+
+
+def finetune(
+    run: Path,
+    settings: RunSettings,
+    client: LLM,
+    *,
+    role: Role = "actor",
+    gate: list[GateCase] | None = None,
+    judge: Judge | None = None,
+    say: Callable[[str], None] = log.info,
+) -> dict[str, Any]:
+    """Tune the run's language model on its own refinements.
+
+    Args:
+        run: run folder; its `replay/` is read, its `adapters/` written.
+        settings: of the run.
+        client: asks both versions at the gate and publishes the new one.
+        role: whose adapter. Confirmed refinements are the actor's; there is no label for the critic yet.
+        gate: held-out decisions; None reads those shipped with the embedded model.
+        judge: replays proposals that the gate's cache does not hold (`live.live_judge`); None counts them as worst.
+        say: gets one line a stage.
+
+    Returns:
+        The record that was written, with `accepted` and `published`.
+
+    Raises:
+        DataError: fewer confirmed refinements than `finetune.least`, or a role that cannot be tuned.
+        ModelError: base model or gate decisions are missing.
+    """
+    tune = settings.finetune
+    if role != "actor":
+        raise DataError(
+            f"there is nothing to tune the {role} on: replays confirm actions, not edits", "use --role actor"
+        )
+    begun = time.time()
+    base = settings.llm.engine.model_dir()
+    refined = read_refined(run / "replay", tune.window)
+    if len(refined) < tune.least:
+        raise DataError(
+            f"{run.name} has {len(refined)} confirmed refinements with a reply, fine-tuning needs {tune.least}",
+            "let the run refine for longer, or lower finetune.least",
+        )
+    cases = load_gate(EMBEDDED, tune.gate_snapshots, settings.language.candidates) if gate is None else gate
+    rng = np.random.default_rng(tune.seed)
+    examples = draw(refined, len(refined) * tune.epochs, rng)
+    adapters = run / "adapters"
+    adapters.mkdir(parents=True, exist_ok=True)
+    version, directory = new_version(adapters, role)
+    say(f"training {role}-v{version} on {len(examples)} examples drawn from {len(refined)} refinements")
+    device = "cuda" if settings.resources.finetune_gpu > 0 else "cpu"
+    report = train_adapter(base, examples, tune, directory, device=device)
+    say(f"loss {report.first_loss:.3f} -> {report.last_loss:.3f} in {report.seconds:.0f} s")
+    data = {
+        "refinements": len(refined),
+        "first_id": refined[0].id,
+        "last_id": refined[-1].id,
+        "weights": {"min": min(r.weight for r in refined), "max": max(r.weight for r in refined)},
+    }
+    extra = {"data": data, "training": report.to_json(), "settings": tune.model_dump()}
+    ref = seal(directory, role, version, base, extra)
+    present = client.current(role)
+    result = run_gate(
+        cases,
+        client_replier(client, present, settings.language),
+        client_replier(client, ref, settings.language),
+        tune.gate_tolerance,
+        judge,
+    )
+    say(
+        f"gate on {result.states} held-out pivotal decisions: survival regret {result.present_regret:.3f} -> "
+        f"{result.new_regret:.3f}, difference {result.difference:+.4f} (standard error {result.standard_error:.4f})"
+    )
+    published, problem = False, ""
+    if result.accepted:
+        try:
+            publish(client, ref)
+            published = True
+        except LLMServiceError as error:
+            problem = error.problem
+    record = {
+        "role": role,
+        "version": version,
+        "base_model": base.name,
+        "against": _name(present),
+        "accepted": result.accepted,
+        "published": published,
+        "problem": problem,
+        "gate": result.to_json(),
+        "data": data,
+        "training": report.to_json(),
+        "settings": tune.model_dump(),
+        "seconds": round(time.time() - begun, 1),
+        "time": begun,
+    }
+    _write(adapters, record)
+    outcome = "published" if published else f"accepted, but not published: {problem}"
+    say(f"{ref.name} {outcome if result.accepted else 'refused: the former version stays'}")
+    return record
+
+
+def run_job(run: Path, role: Role = "actor", say: Callable[[str], None] = log.info) -> dict[str, Any]:
+    """`finetune` with the run's own settings and service: the application that serves the run, else an own engine.
+
+    Raises:
+        ConfigError: the folder holds no settings of a run.
+        DataError, ModelError: see `finetune`.
+    """
+    settings = load_settings([run / "config.yaml"])
+    from ace_ray.finetune.live import live_judge
+
+    with open_client(run, settings) as client, live_judge(settings) as judge:
+        return finetune(run, settings, client, role=role, judge=judge, say=say)
+
+
+@contextlib.contextmanager
+def open_client(run: Path, settings: RunSettings) -> Iterator[LLM]:
+    """A client of the run's application where one is up on the cluster of this process, else of an engine in here."""
+    from llm_service.client import LLMClient, LocalClient
+
+    adapters = run / "adapters"
+    app = _application(run)
+    if app is not None:
+        yield LLMClient(app, adapters, settings.llm)
+        return
+    log.info("no service runs for %s: starting an engine in this process", run.name)
+    with LocalClient(settings.llm.engine, adapters, settings.llm) as client:
+        yield client
+
+
+def _application(run: Path) -> str | None:
+    """Name of the run's application if this process belongs to a cluster that serves it."""
+    if not (os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR")):
+        return None
+    import ray
+    from ray import serve
+
+    from llm_service.service import app_name
+
+    ray.init(address="auto", ignore_reinit_error=True, log_to_driver=False)
+    name = app_name(run.name)
+    return name if name in serve.status().applications else None
+
+
+def _name(ref: AdapterRef | None) -> str:
+    return "base model" if ref is None else ref.name
+
+
+def _write(adapters: Path, record: dict[str, Any]) -> None:
+    """`finetune-NNN.json`, whole or not at all."""
+    number = 1 + len(list(adapters.glob("finetune-*.json")))
+    path = adapters / f"finetune-{number:03d}.json"
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(record, indent=1))
+    part.replace(path)

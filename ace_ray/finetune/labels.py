@@ -1,0 +1,362 @@
+"""Labels: decisions of real scenarios and what became of each action, found by replay.
+
+Greedy plays training scenarios, with random slots mixed in so that bad decisions occur. Of each episode some
+decisions are labelled: of those before a blackout up to three, looking back at most `lookback` decisions, and
+critical ones at random, at most one per 25 steps. Every action of the compared set (DESIGN §4) is replayed over the
+horizon. One episode is one file, so work is parallel, resumable and may stop at any time. Further decisions are kept
+without fates (bootstrap labels, best by slot score): they cost nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ace_ray.agents.comparator import Comparator
+from ace_ray.agents.fate import Fate, best, pivotal, salvageable
+from ace_ray.config.grid import GridSettings
+from ace_ray.config.refine import CriticSettings, LanguageSettings
+from ace_ray.finetune.critic_examples import LabelledEpisode
+from ace_ray.finetune.label_files import META, write_rows
+from ace_ray.grid.decision_env import DecisionEnv
+from ace_ray.grid.engine import Decision, DecisionEngine
+from ace_ray.grid.environment import make_env
+from ace_ray.grid.scenario import Scenario
+from ace_ray.grid.scenario_sets import parse, training_scenarios
+from ace_ray.grid.snapshot import Snapshot
+from ace_ray.language.actor import Actor
+from ace_ray.language.critic import EpisodeStep, critic_system, key_steps
+from ace_ray.language.describe import action_text, facts_of
+
+log = logging.getLogger(__name__)
+
+_SPACING = 25
+_SPLITS = ("train", "validation")
+
+
+@dataclass(frozen=True)
+class LabelPlan:
+    """What is labelled.
+
+    Attributes:
+        grid: Environment, data, comparison.
+        seed: Base of all draws; episode i of a split depends on (seed, split, i) alone.
+        nearest, lookback: Decisions before a blackout that may be labelled, by distance (0: the last one; the very last
+            ones can hardly ever be saved).
+        before_blackout: Of these at most so many an episode.
+        random: Random critical decisions labelled an episode.
+        bootstrap: Further decisions kept without fates an episode.
+        perturbation: Chance of a random slot at a decision, drawn per episode from these.
+        max_steps: Cap of an episode's length, so that starts vary more.
+    """
+
+    grid: GridSettings = field(default_factory=GridSettings)
+    seed: int = 0
+    nearest: int = 2
+    lookback: int = 10
+    before_blackout: int = 3
+    random: int = 1
+    bootstrap: int = 6
+    perturbation: tuple[float, ...] = (0.0, 0.05, 0.2, 0.5)
+    max_steps: int = 600
+
+
+@dataclass(frozen=True)
+class _Visit:
+    """A decision that was passed while playing."""
+
+    snapshot: Snapshot
+    decision: Decision
+    played: int
+    text: str
+    reward: float
+    rho: float
+    overloads: int
+
+
+class Labeller:
+    """Plays and labels episodes; one a process."""
+
+    def __init__(self, plan: LabelPlan) -> None:
+        self.plan = plan
+        settings = plan.grid
+        env = make_env(settings)
+        self.engine = DecisionEngine(env, settings, plan.seed)
+        self.play = DecisionEnv(env, self.engine, settings)
+        self.comparator = Comparator(make_env(settings), self.engine, settings)
+        facts = facts_of(env, self.engine.security.lines, settings.compare.horizon)
+        self.actor = Actor(self.engine.catalogue, facts, LanguageSettings())
+        self.critic = CriticSettings()
+
+    def meta(self) -> dict[str, Any]:
+        """What the label folder's meta.json says."""
+        return {
+            "plan": {**asdict(self.plan), "grid": self.plan.grid.model_dump()},
+            "facts": asdict(self.actor.facts),
+            "catalogue": self.engine.catalogue.hash,
+            "context": self.comparator.context(),
+            "critic_system": critic_system(self.critic),
+        }
+
+    def scenario(self, split: str, index: int) -> Scenario:
+        """Episode `index` of a split."""
+        if split == "validation":
+            chosen = parse(f"validation:{index + 1}", self.plan.grid).scenarios[index]
+        else:
+            chosen = next(training_scenarios(self.plan.grid, _seed(self.plan, split, index)))
+        length = self.plan.max_steps if chosen.max_steps is None else min(self.plan.max_steps, chosen.max_steps)
+        return Scenario(chosen.env, chosen.data, chosen.chronic, chosen.env_seed, chosen.start_step, length)
+
+    def episode(self, split: str, index: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Label rows and episode rows (none or one) of one episode."""
+        rng = np.random.default_rng(_seed(self.plan, split, index))
+        visits, blackout, steps = self._play(self.scenario(split, index), rng)
+        chosen = self._choose(visits, blackout, rng)
+        fates: dict[int, dict[int, Fate]] = {}
+        rows = []
+        self.comparator.hold([visits[i].snapshot for i in chosen])
+        for i in chosen:
+            visit, begun = visits[i], time.perf_counter()
+            compared = self.comparator.compared_set(visit.decision, visit.played)
+            fates[i] = self.comparator.fates(visit.snapshot, compared)
+            distance = len(visits) - 1 - i if blackout else -1
+            rows.append(self._row(split, visit, fates[i], distance, time.perf_counter() - begun))
+        others = [i for i in range(len(visits)) if i not in fates]
+        for i in sorted(rng.permutation(others)[: self.plan.bootstrap].tolist()) if others else []:
+            rows.append(self._row(split, visits[i], {}, len(visits) - 1 - i if blackout else -1, 0.0))
+        episode = self._episode(visits, fates, blackout, steps)
+        return rows, [{"split": split, "episode": episode.to_json()}] if episode else []
+
+    def _play(self, scenario: Scenario, rng: np.random.Generator) -> tuple[list[_Visit], bool, int]:
+        """Greedy with random slots; returns the decisions, whether the grid went black, and the steps played."""
+        perturbation = float(rng.choice(self.plan.perturbation))
+        visits: list[_Visit] = []
+        _, info = self.play.reset(options={"scenario": scenario})
+        terminated = truncated = info["decision"] is None
+        blackout = terminated and info["survival"] < 1
+        while not (terminated or truncated):
+            decision, obs, snapshot = info["decision"], self.play.grid_observation, self.play.snapshot()
+            slot = int(np.argmax(decision.score))
+            if rng.random() < perturbation:
+                slot = _random_slot(decision, rng)
+            played = int(decision.ids[slot])
+            text = action_text(self.engine.catalogue, played, obs)
+            rho, overloads = float(obs.rho.max()), int((obs.rho > 1).sum())
+            _, reward, terminated, truncated, info = self.play.step(slot)
+            visits.append(_Visit(snapshot, decision, played, text, reward, rho, overloads))
+            blackout = terminated
+        return visits, blackout, int(info["step"])
+
+    def _choose(self, visits: Sequence[_Visit], blackout: bool, rng: np.random.Generator) -> list[int]:
+        """Indices of the decisions to label."""
+        chosen: list[int] = []
+        if blackout:
+            last = range(max(0, len(visits) - self.plan.lookback), len(visits) - self.plan.nearest)
+            chosen = sorted(rng.permutation(list(last))[: self.plan.before_blackout].tolist())
+        wanted = len(chosen) + self.plan.random
+        for i in rng.permutation(len(visits)).tolist():
+            if len(chosen) >= wanted:
+                break
+            if all(abs(visits[i].snapshot.step - visits[j].snapshot.step) >= _SPACING for j in chosen):
+                chosen.append(i)
+        return sorted(chosen)
+
+    def _row(self, split: str, visit: _Visit, fates: dict[int, Fate], distance: int, seconds: float) -> dict[str, Any]:
+        obs = self.comparator.observation(visit.snapshot)
+        played = fates.get(visit.played)
+        case = self.actor.case(obs, visit.decision, visit.played, played)
+        if case.bad is None:
+            raise ValueError("a case with a played action has a bad example")
+        span = max((abs(f.span) for f in fates.values()), default=0.0)
+        return {
+            "key": visit.snapshot.key(),
+            "split": split,
+            "kind": visit.decision.kind,
+            "distance": distance,
+            "snapshot": visit.snapshot.to_json(),
+            "case": _without_bad(case.to_json()),
+            "played": json.dumps(asdict(case.bad.action)),
+            "ids": list(fates),
+            "survived": [f.survived for f in fates.values()],
+            "steps": [f.steps for f in fates.values()],
+            "returns": [round(f.ret, 6) for f in fates.values()],
+            "spans": [round(f.span, 6) for f in fates.values()],
+            "tie": max(1e-6, self.plan.grid.compare.tie * span),
+            "best": best(fates) if fates else int(visit.decision.ids[int(np.argmax(visit.decision.score))]),
+            "salvageable": bool(fates) and salvageable(fates, visit.played),
+            "pivotal": bool(fates) and pivotal(_without_played(fates, visit)),
+            "prompt": json.dumps(self.actor.messages(case, obs, visit.decision)),
+            "seconds": round(seconds, 3),
+        }
+
+    def _episode(
+        self, visits: Sequence[_Visit], fates: dict[int, dict[int, Fate]], blackout: bool, steps: int
+    ) -> LabelledEpisode | None:
+        """The episode for the critic, if a replay says something about one of its key steps (or it survived)."""
+        if len(visits) < 3:
+            return None
+        records = []
+        for i, v in enumerate(visits):
+            following = visits[i + 1].rho if i + 1 < len(visits) else (0.0 if blackout else v.rho)
+            records.append(
+                EpisodeStep(i, v.snapshot.step, "", v.text, round(v.reward, 4), v.rho, following, v.overloads)
+            )
+        keys = key_steps(records, self.critic)
+        edits = []
+        for number, key in enumerate(keys):
+            known = fates.get(key.step.id)
+            if known is None:
+                continue
+            played = visits[key.step.id].played
+            if salvageable(known, played):
+                edits.append((number, -2.0))
+            elif known[played].survived and not all(f.survived for f in known.values()):
+                edits.append((number, 1.0))
+        if blackout and not edits:
+            return None
+        total = round(sum(v.reward for v in visits), 2)
+        return LabelledEpisode(tuple(keys), not blackout, steps, len(visits), total, tuple(edits))
+
+
+def _without_bad(case: str) -> str:
+    return json.dumps({**json.loads(case), "bad": None}, separators=(",", ":"))
+
+
+def _without_played(fates: dict[int, Fate], visit: _Visit) -> dict[int, Fate]:
+    """Fates of do-nothing and the first slots: a played action outside them does not make a state pivotal."""
+    legal = np.flatnonzero(visit.decision.mask & (visit.decision.ids > 0))
+    ranked = legal[np.argsort(-visit.decision.score[legal], kind="stable")]
+    first = {0, *(int(i) for i in visit.decision.ids[ranked][: len(fates)])}
+    return {i: f for i, f in fates.items() if i in first}
+
+
+def _random_slot(decision: Decision, rng: np.random.Generator) -> int:
+    """Half of the time one of the twelve best slots, else any legal one."""
+    legal = np.flatnonzero(decision.mask)
+    if rng.random() < 0.5:
+        legal = legal[np.argsort(-decision.score[legal], kind="stable")][:12]
+    return int(rng.choice(legal))
+
+
+def _seed(plan: LabelPlan, split: str, index: int) -> int:
+    return int(np.random.SeedSequence((plan.seed, _SPLITS.index(split), index)).generate_state(1)[0])
+
+
+# -- processes -----------------------------------------------------------------------------------------------------
+
+_labeller: Labeller | None = None
+
+
+def _start(plan: LabelPlan) -> None:
+    global _labeller
+    os.nice(5)
+    _labeller = Labeller(plan)
+
+
+def _label(out: str, split: str, index: int) -> tuple[int, int, float]:
+    """Labels one episode into its file; returns labelled decisions, salvageable ones, seconds."""
+    if _labeller is None:
+        raise RuntimeError("the process was not started by _start")
+    begun = time.perf_counter()
+    rows, episodes = _labeller.episode(split, index)
+    folder = Path(out)
+    if episodes:
+        write_rows(folder / f"episodes-{split}-{index:06d}.parquet", episodes)
+    # Written last and even when empty: this file says that the episode is done.
+    (folder / f"done-{split}-{index:06d}").touch() if not rows else write_rows(
+        folder / f"labels-{split}-{index:06d}.parquet", rows
+    )
+    verified = [r for r in rows if r["ids"]]
+    return len(verified), sum(r["salvageable"] for r in verified), time.perf_counter() - begun
+
+
+def generate(
+    out: Path,
+    plan: LabelPlan,
+    *,
+    processes: int,
+    minutes: float | None = None,
+    episodes: int | None = None,
+    validation_share: float = 0.25,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Label episodes until the time or the number of episodes is used up; goes on where an earlier call stopped.
+
+    Args:
+        out: label folder; one file an episode.
+        plan: what is labelled; a folder keeps the plan it was begun with.
+        processes: worker processes, each with two environments (about 600 MB).
+        minutes: time budget; episodes under way are finished.
+        episodes: number of new episodes.
+        validation_share: every so-and-so-manieth episode is one of the validation split.
+
+    Returns:
+        Counts and states per hour and process.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    begun = time.monotonic()
+    todo = _open_episodes(out, validation_share)
+    states = salvage = finished = 0
+    context = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(processes, mp_context=context, initializer=_start, initargs=(plan,)) as pool,
+        tqdm(unit="state", disable=not progress, desc="labels") as bar,
+    ):
+        if not (out / META).is_file():
+            (out / META).write_text(json.dumps(pool.submit(_meta).result(), indent=1))
+        running: set[Any] = set()
+        submitted = 0
+        while True:
+            in_time = minutes is None or time.monotonic() - begun < 60 * minutes
+            while in_time and len(running) < processes and (episodes is None or submitted < episodes):
+                running.add(pool.submit(_label, str(out), *next(todo)))
+                submitted += 1
+            if not running:
+                break
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for job in done:
+                labelled, saved, _ = job.result()
+                states, salvage, finished = states + labelled, salvage + saved, finished + 1
+                bar.update(labelled)
+                bar.set_postfix(episodes=finished, salvageable=salvage)
+    hours = (time.monotonic() - begun) / 3600
+    return {
+        "episodes": finished,
+        "states": states,
+        "salvageable": salvage,
+        "hours": round(hours, 3),
+        "states_per_process_hour": round(states / hours / processes, 1),
+    }
+
+
+def _meta() -> dict[str, Any]:
+    if _labeller is None:
+        raise RuntimeError("the process was not started by _start")
+    return _labeller.meta()
+
+
+def _open_episodes(out: Path, validation_share: float) -> Iterator[tuple[str, int]]:
+    """Episodes that have no file yet, the splits interleaved."""
+    every = round(1 / validation_share) if validation_share > 0 else 0
+    counts = dict.fromkeys(_SPLITS, 0)
+    turn = 0
+    while True:
+        split = "validation" if every and turn % every == every - 1 else "train"
+        turn += 1
+        index = counts[split]
+        counts[split] += 1
+        name = f"{split}-{index:06d}"
+        if not (out / f"labels-{name}.parquet").is_file() and not (out / f"done-{name}").is_file():
+            yield split, index

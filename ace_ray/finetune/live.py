@@ -1,0 +1,50 @@
+"""Live replays for the gate: what a reply proposes outside the cached set is played and followed like the rest."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from ace_ray.agents.comparator import Comparator
+from ace_ray.config.run import RunSettings
+from ace_ray.finetune.embedded_eval import deployed_case, survived_share
+from ace_ray.finetune.gate import GateCase, Judge
+from ace_ray.grid.engine import DecisionEngine
+from ace_ray.grid.environment import make_env
+from ace_ray.grid.snapshot import Snapshot
+from ace_ray.language.actor import outcome
+from ace_ray.language.reply import resolve
+
+
+@contextlib.contextmanager
+def live_judge(settings: RunSettings) -> Iterator[Judge]:
+    """A judge whose environment is made when the first reply needs it (some seconds, about 400 MB)."""
+    made: list[Comparator] = []
+
+    def comparator() -> Comparator:
+        if not made:
+            env = make_env(settings.grid)
+            made.append(Comparator(env, DecisionEngine(env, settings.grid, settings.seed), settings.grid))
+        return made[0]
+
+    def judge(case: GateCase, reply: str) -> float | None:
+        compare = comparator()
+        snapshot = Snapshot.from_json(case.snapshot)
+        catalogue = compare.engine.catalogue
+        legal = catalogue.legal(compare.observation(snapshot))
+        action = resolve(reply, deployed_case(case.labelled), catalogue, legal).playable
+        if action is None:
+            return None
+        ended = outcome(compare.fate(snapshot, action))
+        if ended is None:
+            return None
+        known = case.labelled
+        horizon = case.labelled.case.facts.horizon
+        best = max(survived_share(o, horizon) for o in case.labelled.outcomes.values())
+        return best - survived_share(ended, horizon)  # negative where the proposal beats all that was known
+
+    try:
+        yield judge
+    finally:
+        for compare in made:
+            compare.rebuilder.env.close()

@@ -1,0 +1,122 @@
+"""LoRA by peft on examples of chat and reply: an adapter directory that the service can load."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ace_ray.config.errors import ModelError
+from ace_ray.config.refine import FinetuneSettings
+from ace_ray.finetune.examples import Example
+from ace_ray.finetune.sft import collate, encode_chat, reply_loss
+
+_CLIP = 1.0
+_KEEP = ("adapter_config.json", "adapter_model.safetensors")
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a training did: examples seen, steps, mean loss of the first and the last tenth, seconds."""
+
+    examples: int
+    steps: int
+    first_loss: float
+    last_loss: float
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types."""
+        return asdict(self)
+
+
+def train_adapter(
+    base: Path,
+    examples: Sequence[Example],
+    settings: FinetuneSettings,
+    out: Path,
+    *,
+    device: str = "cpu",
+    progress: Callable[[int, int, float], None] | None = None,
+) -> TrainReport:
+    """Train a LoRA adapter of all linear layers with the loss on the reply alone.
+
+    Args:
+        base: Hugging Face model directory.
+        examples: all epochs in order (draw fresh ones for each); shuffled here.
+        settings: rank, alpha, lr, batch, seed.
+        out: directory that gets `adapter_config.json` and `adapter_model.safetensors`; replaced if there.
+        device: 'cpu' or 'cuda'.
+        progress: called with (step, steps, loss).
+
+    Raises:
+        ModelError: the base model cannot be loaded.
+    """
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    begun = time.monotonic()
+    torch.manual_seed(settings.seed)
+    # On a GPU the frozen base stays in bf16; on the CPU float32 costs little and keeps small steps exact.
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        plain = AutoModelForCausalLM.from_pretrained(base, dtype=dtype).to(device)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"the base model in {base} cannot be loaded: {str(error).splitlines()[0]}",
+            "set language.model to a Hugging Face model directory, or build the embedded model",
+        ) from error
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    model = get_peft_model(plain, config)
+    rows = [encode_chat(tokenizer, e.messages, e.reply) for e in examples]
+    order = np.random.default_rng(settings.seed).permutation(len(rows))
+    steps = -(-len(rows) // settings.batch)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(trainable, lr=settings.lr, weight_decay=0.0)
+    losses = []
+    model.train()
+    for step in range(steps):
+        picked = order[step * settings.batch : (step + 1) * settings.batch]
+        batch = {k: v.to(device) for k, v in collate([rows[i] for i in picked]).items()}
+        loss = reply_loss(model.get_base_model(), batch)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trainable, _CLIP)
+        optimiser.step()
+        losses.append(float(loss.detach()))
+        if progress is not None:
+            progress(step + 1, steps, losses[-1])
+    _save(model, out)
+    tenth = max(1, len(losses) // 10)
+    return TrainReport(
+        examples=len(rows),
+        steps=steps,
+        first_loss=round(float(np.mean(losses[:tenth])), 4),
+        last_loss=round(float(np.mean(losses[-tenth:])), 4),
+        seconds=round(time.monotonic() - begun, 2),
+    )
+
+
+def _save(model: Any, out: Path) -> None:
+    """Write the adapter beside `out` and move it there whole."""
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    model.save_pretrained(part, safe_serialization=True)
+    for file in part.iterdir():
+        if file.name not in _KEEP:  # peft's README template says nothing of this adapter
+            file.unlink()
+    shutil.rmtree(out, ignore_errors=True)
+    part.replace(out)
