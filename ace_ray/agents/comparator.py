@@ -13,8 +13,10 @@ import numpy as np
 from ace_ray.agents.fate import Fate, best, pivotal, salvageable, verdict
 from ace_ray.agents.greedy import Greedy
 from ace_ray.agents.rebuild import Rebuilder
+from ace_ray.agents.trails import Trail, Trails, fingerprint
 from ace_ray.config.errors import GridMismatchError
 from ace_ray.config.grid import GridSettings
+from ace_ray.grid.catalogue import LINE
 from ace_ray.grid.engine import Decision, DecisionEngine
 from ace_ray.grid.episode import is_blackout, step_reward
 from ace_ray.grid.scenario import episode_length
@@ -44,8 +46,10 @@ class Comparator:
         self.settings = settings
         self.rebuilder = Rebuilder(env, engine.catalogue, keep)
         self.replays = 0  # actions followed so far, cached ones not counted
-        self.steps = 0  # environment steps of these
+        self.steps = 0  # environment steps played for these
+        self.shared_steps = 0  # steps taken over from trails that had passed the same state
         self._continuation = Greedy(env.action_space, engine)
+        self._trails = Trails()
         self._fates: dict[tuple[str, int], Fate] = {}
         self._decisions: OrderedDict[str, Decision] = OrderedDict()
 
@@ -67,6 +71,11 @@ class Comparator:
             while len(self._decisions) > DECISIONS_KEPT:
                 self._decisions.popitem(last=False)
         return self._decisions[key]
+
+    def ids(self, snapshot: Snapshot, id: int) -> tuple[int, ...]:
+        """Catalogue ids that are played for `id`: a substation move takes the reconnection of the rules along."""
+        alone = self.engine.catalogue.kind[id] == LINE
+        return (int(id),) if alone else (int(id), *self.decision(snapshot).accompany)
 
     def compared_set(self, decision: Decision, played: int) -> tuple[int, ...]:
         """C: do-nothing, the played action, and the first `compare.first` legal slots by score, each id once."""
@@ -106,27 +115,33 @@ class Comparator:
 
     def _follow(self, snapshot: Snapshot, id: int) -> Fate:
         length = episode_length(self.rebuilder.env, snapshot.scenario)
-        horizon = min(self.settings.compare.horizon, length - snapshot.step)
+        until = min(snapshot.step + self.settings.compare.horizon, length)
         env, obs = self.rebuilder.copy(snapshot)
-        ids = self.engine.ids_with(self.observation(snapshot), id)
-        action = self.engine.action(ids, obs)
+        action = self.engine.action(self.ids(snapshot, id), obs)
         self._continuation.reset(obs)
-        total, alive, steps, dead = 0.0, 0.0, 0, False
-        while steps < horizon and not dead:
+        self._trails.enter(snapshot.scenario.key())
+        trail = Trail(snapshot.step)
+        while trail.end < until and not trail.dead:
             obs, _, done, info = env.step(action)
-            steps += 1
-            dead = is_blackout(done, info, snapshot.step + steps, length)
-            reward = step_reward(obs, dead, self.settings.reward)
-            total += reward
-            if not dead:
-                alive += reward
-                if steps < horizon:
-                    action = self._continuation.act(obs, reward, done)
+            self.steps += 1
+            trail.dead = is_blackout(done, info, trail.end + 1, length)
+            trail.rewards.append(step_reward(obs, trail.dead, self.settings.reward))
+            if trail.dead or trail.end == until:
+                break
+            state = fingerprint(env, obs)
+            known = self._trails.future(trail.end, state, until)
+            if known is not None:
+                rewards, trail.dead = known
+                trail.rewards += rewards
+                self.shared_steps += len(rewards)
+                break
+            self._trails.passes(trail, trail.end, state)
+            action = self._continuation.act(obs, trail.rewards[-1], done)
         env.close()
         self.replays += 1
-        self.steps += steps
-        lived = steps - dead
-        return Fate(not dead, steps, total, alive / lived * horizon if lived else 0.0)
+        alive = trail.rewards[: len(trail.rewards) - trail.dead]
+        span = sum(alive) / len(alive) * (until - snapshot.step) if alive else 0.0
+        return Fate(not trail.dead, len(trail.rewards), float(sum(trail.rewards)), float(span))
 
     # -- the cache on disk -----------------------------------------------------------------------------------------
 

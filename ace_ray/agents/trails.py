@@ -1,0 +1,90 @@
+"""Known futures of states: trajectories of the common continuation that meet go on together.
+
+The continuation is a function of the observation, so two trajectories of one scenario that reach one state at one
+step share their future. They do so often: a move and its revert, two actions with one effect, an action that the
+continuation would have chosen itself one decision earlier. What a trail has recorded is not played again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+def fingerprint(env: Any, obs: Any) -> bytes:
+    """Digest of all that the future depends on besides the scenario and the step.
+
+    Topology (with lines in or out), cooldowns, overflow counters, dispatch, and the opponent: its random state, budget
+    and running attack. Flows follow from these and the injections, which the step fixes.
+    """
+    opponent, space = env._opponent, env._oppSpace
+    random_state = opponent.space_prng.get_state() if opponent.space_prng is not None else ()
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (
+        obs.topo_vect,
+        obs.time_before_cooldown_line,
+        obs.time_before_cooldown_sub,
+        obs.timestep_overflow,
+        obs.actual_dispatch,
+        obs.target_dispatch,
+        obs.storage_charge,
+        obs.curtailment_limit,
+        np.asarray(env._protection_counter),
+    ):
+        digest.update(np.ascontiguousarray(part).tobytes())
+    scalars = (value for value in (*vars(opponent).values(), *vars(space).values()) if np.isscalar(value))
+    digest.update(repr(tuple(scalars)).encode())
+    for part in random_state:
+        digest.update(part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
+    return digest.digest()
+
+
+@dataclass
+class Trail:
+    """One followed trajectory.
+
+    Attributes:
+        start: environment step of the scenario before its first recorded step.
+        rewards: reward of each step from there on.
+        dead: the last step was a blackout.
+    """
+
+    start: int
+    rewards: list[float] = field(default_factory=list)
+    dead: bool = False
+
+    @property
+    def end(self) -> int:
+        """Environment step after the last recorded one."""
+        return self.start + len(self.rewards)
+
+
+class Trails:
+    """Trails of one scenario by the states that they pass."""
+
+    def __init__(self) -> None:
+        self._scenario: str | None = None
+        self._states: dict[tuple[int, bytes], Trail] = {}
+
+    def enter(self, scenario: str) -> None:
+        """Forgets everything when the scenario is another one."""
+        if scenario != self._scenario:
+            self._scenario = scenario
+            self._states = {}
+
+    def future(self, step: int, state: bytes, until: int) -> tuple[list[float], bool] | None:
+        """Rewards of the steps from `step` to `until`, or to the blackout before it, and whether there is one.
+
+        None where no trail passes this state, or none that goes on long enough.
+        """
+        trail = self._states.get((step, state))
+        if trail is None or not (trail.dead or trail.end >= until):
+            return None
+        return trail.rewards[step - trail.start : until - trail.start], trail.dead and trail.end <= until
+
+    def passes(self, trail: Trail, step: int, state: bytes) -> None:
+        """Notes that `trail` is in `state` after `step` steps; to be called where `future` knew nothing."""
+        self._states[step, state] = trail
