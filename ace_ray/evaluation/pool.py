@@ -48,7 +48,9 @@ class Bench:
 
         key = (spec, settings.model_dump_json())
         if key not in self._agents:
-            self._agents[key] = registry.make(spec, self.env(settings), settings)
+            env = self.env(settings)
+            env.reset()  # after a blackout an environment has no grid that an engine could be made from
+            self._agents[key] = registry.make(spec, env, settings)
         return self._agents[key]
 
     def play(self, job: Job) -> Played:
