@@ -69,6 +69,8 @@ class ReplayCore:
         self.sources: Counter[str] = Counter()
         self.updates = 0
         self.edits = 0
+        self.criticised = 0
+        self.critic_errors: Counter[str] = Counter()
         self._clock = clock
         self._rng = np.random.default_rng(settings.seed)
         self._next_id = 0
@@ -215,13 +217,16 @@ class ReplayCore:
         """
         return self._episodes.popleft() if self._episodes else []
 
-    def edit(self, episode: str, edits: Sequence[Mapping[str, Any]]) -> int:
+    def edit(self, episode: str, edits: Sequence[Mapping[str, Any]], error: str = "") -> int:
         """Applies the critic's edits of one episode; returns how many were in bounds and applied.
 
         Args:
             episode: whose transitions they are.
             edits: 'transition_id', 'delta', and optionally columns of the edit record.
+            error: why the critic's reply gave none; counted.
         """
+        self.criticised += 1
+        self.critic_errors.update([error] if error else [])
         critic = self.settings.critic
         allowed = [critic.scale * factor for factor in (-2.0, -1.0, 1.0, 2.0)]
         taken: dict[int, dict[str, Any]] = {}
@@ -247,6 +252,8 @@ class ReplayCore:
             "queue": self.queue.count(),
             "refinement": self.counters.to_json(),
             "edits": self.edits,
+            "criticised": self.criticised,
+            "critic_errors": dict(self.critic_errors),
             "memory": len(self._memory),
             "hard_starts": len(self._hard),
             "shards": len(self.log.shards),
