@@ -42,7 +42,8 @@ def learner_batch(rows: Mapping[str, np.ndarray]) -> MultiAgentBatch:
     open_ended = empty & ~np.asarray(rows["terminated"], dtype=bool)
     if open_ended.any():
         raise ValueError(
-            f"{int(open_ended.sum())} of {B} rows have no next decision and did not terminate; ids: {_ids(rows, open_ended)}"
+            f"{int(open_ended.sum())} of {B} rows have no next decision and did not terminate; "
+            f"ids: {_ids(rows, open_ended)}"
         )
     if empty.any():
         columns[NEXT + "mask"] = columns[NEXT + "mask"].copy()

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import ray
 import torch
-from tests.learner.masked_mdp import STATES, K, MaskedMDP
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.learner.learner_group import LearnerGroup
 
@@ -17,6 +16,7 @@ from ace_ray.learner.group import configure_learner
 from ace_ray.learner.module import module_spec
 from ace_ray.policy import distribution
 from ace_ray.policy.network import SlotNetwork
+from tests.learner.masked_mdp import STATES, K, MaskedMDP
 
 POLICY = PolicySettings(hidden=32, heads=2, layers=1, prior_temperature=0.02)
 

@@ -1,0 +1,103 @@
+"""Where a run finds its Ray: the cluster that it is inside of, or a local head of its own.
+
+A local head has the dashboard (and with it the Jobs API, which fine-tuning is submitted through) on loopback, and Ray's
+token authentication stays on. A run inside a submitted job, or with RAY_ADDRESS set, attaches to that cluster.
+"""
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+
+from ace_ray.coevolution import resources
+from ace_ray.coevolution.run_folder import inside_job
+from ace_ray.config.errors import ResourceError
+from ace_ray.config.run import RunSettings
+
+log = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The Ray that this process is connected to.
+
+    Attributes:
+        local: Started by this process, and ends with it.
+        dashboard: `http://host:port` of dashboard and Jobs API; '' where there is none.
+    """
+
+    local: bool
+    dashboard: str
+
+
+def connect(settings: RunSettings) -> Cluster:
+    """Attaches to a cluster or starts a local head, and checks that the profile fits.
+
+    Raises:
+        ResourceError: The cluster cannot be reached, or the profile does not fit.
+    """
+    rows = resources.processes(settings)
+    attached = inside_job() or bool(os.environ.get("RAY_ADDRESS"))
+    if attached:
+        try:
+            context = ray.init(address="auto", ignore_reinit_error=True, log_to_driver=False)
+        except (ConnectionError, RuntimeError) as error:
+            address = os.environ.get("RAY_ADDRESS", "auto")
+            raise ResourceError(
+                f"no Ray cluster at {address}: {error}", "start one (`ace cluster start`), or unset RAY_ADDRESS"
+            ) from error
+        memory = None
+    else:
+        # Before Ray is started: a head that cannot hold the profile is not worth starting.
+        memory = resources.available_memory_mb()
+        resources.check(rows, {"CPU": resources.logical_cpus(), "GPU": _gpus()}, memory)
+        context = ray.init(
+            address="local",
+            num_cpus=resources.logical_cpus(),
+            object_store_memory=settings.resources.object_store_mb << 20,
+            include_dashboard=True,
+            dashboard_host=LOOPBACK,
+            log_to_driver=False,
+        )
+    url = getattr(context, "dashboard_url", "") or ""
+    resources.check(rows, ray.cluster_resources(), None)
+    return Cluster(local=not attached, dashboard=f"http://{url}" if url else "")
+
+
+def check_visible(folder: Path) -> None:
+    """Checks that every node of the cluster sees the run's folder.
+
+    Raises:
+        ResourceError: Naming the nodes that do not.
+    """
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) < 2:
+        return
+
+    @ray.remote(num_cpus=0)
+    def sees(path: str) -> bool:
+        return os.path.isfile(path)
+
+    strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+    answers = ray.get(
+        [
+            sees.options(scheduling_strategy=strategy(node["NodeID"], soft=False)).remote(str(folder / "run.json"))
+            for node in nodes
+        ]
+    )
+    blind = [node["NodeManagerHostname"] for node, seen in zip(nodes, answers, strict=True) if not seen]
+    if blind:
+        raise ResourceError(
+            f"{folder} is not visible from {', '.join(blind)}", "set runs_root (or $ACE_RUNS) to a shared folder"
+        )
+
+
+def _gpus() -> int:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([d for d in visible.split(",") if d.strip() not in ("", "-1")])
+    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))

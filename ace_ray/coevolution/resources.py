@@ -1,0 +1,104 @@
+"""The processes of a profile and their share of the cluster, checked before anything is started.
+
+Ray would leave an actor that does not fit pending for ever; here the sum is compared with what the cluster has, and the
+error names the processes and the setting to lower.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ace_ray.config.errors import ResourceError
+from ace_ray.config.run import RunSettings
+
+MEMORY_MB = {"driver": 900, "learner": 900, "replay": 500, "rollout worker": 900, "refiner": 1000, "llm replica": 1500}
+
+
+@dataclass(frozen=True)
+class Process:
+    """One row of the table: `count` processes of a kind, each with a share of the machine."""
+
+    role: str
+    count: int
+    cpu: float
+    gpu: float
+    setting: str
+
+
+def processes(settings: RunSettings) -> list[Process]:
+    """The processes that a run of these settings starts, the driver included."""
+    r, refine = settings.resources, settings.refine
+    rows = [Process("driver", 1, r.driver_cpu, 0.0, "resources.driver_cpu")]
+    if settings.learner.num_learners:
+        rows.append(
+            Process("learner", settings.learner.num_learners, r.learner_cpu, r.learner_gpu, "resources.learner_cpu")
+        )
+    rows.append(Process("replay", 1, r.replay_cpu, 0.0, "resources.replay_cpu"))
+    rows.append(Process("rollout worker", settings.rollout.workers, r.worker_cpu, 0.0, "resources.worker_cpu"))
+    if refine.refiner != "off" and refine.refiners:
+        rows.append(Process("refiner", refine.refiners, r.refiner_cpu, 0.0, "resources.refiner_cpu"))
+    if refine.refiner == "llm":
+        rows.append(Process("llm replica", r.llm_replicas, r.llm_cpu, r.llm_gpu, "resources.llm_cpu"))
+        if settings.finetune.enabled:
+            rows.append(Process("fine-tuning job", 1, r.finetune_cpu, r.finetune_gpu, "resources.finetune_cpu"))
+    return rows
+
+
+def table(rows: list[Process]) -> str:
+    """The table printed at the start of a run."""
+    lines = [f"{'process':<16} {'n':>3} {'CPU each':>9} {'GPU each':>9}"]
+    lines += [f"{p.role:<16} {p.count:>3} {p.cpu:>9.2f} {p.gpu:>9.2f}" for p in rows]
+    cpu, gpu = _sum(rows)
+    lines.append(f"{'sum':<16} {'':>3} {cpu:>9.2f} {gpu:>9.2f}")
+    return "\n".join(lines)
+
+
+def check(rows: list[Process], cluster: Mapping[str, float], memory_mb: float | None = None) -> None:
+    """Compares the profile with what the cluster has.
+
+    Args:
+        rows: `processes(settings)`.
+        cluster: Ray's totals, with 'CPU' and 'GPU'.
+        memory_mb: Memory of the machine where all of them run on one; None leaves memory unchecked.
+
+    Raises:
+        ResourceError: What does not fit, and which settings to lower.
+    """
+    cpu, gpu = _sum(rows)
+    # The driver is no Ray task: its share is a promise about the machine and counts here, but Ray does not know of it.
+    for kind, wanted in (("CPU", cpu), ("GPU", gpu)):
+        there = float(cluster.get(kind, 0.0))
+        if wanted > there + 1e-6:
+            share = {p.setting.replace("_cpu", f"_{kind.lower()}"): p.count * getattr(p, kind.lower()) for p in rows}
+            worst = ", ".join(f"{k} ({v:g})" for k, v in sorted(share.items(), key=lambda kv: -kv[1])[:3] if v)
+            raise ResourceError(
+                f"the profile needs {wanted:g} {kind}, the cluster has {there:g}:\n{table(rows)}",
+                "lower the counts (rollout.workers, refine.refiners, resources.llm_replicas) or the largest shares: "
+                + worst,
+            )
+    if memory_mb is not None:
+        needed = sum(p.count * MEMORY_MB.get(p.role, 1000) for p in rows)
+        if needed > memory_mb:
+            raise ResourceError(
+                f"the profile needs about {needed:.0f} MB of memory, the machine has {memory_mb:.0f} MB free",
+                "lower rollout.workers or refine.refiners, or set refine.refiner=search (no model replica)",
+            )
+
+
+def available_memory_mb() -> float | None:
+    """Memory that this machine could give to new processes; None where the system does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            sizes = {line.split(":")[0]: int(line.split()[1]) for line in file}
+        return sizes["MemAvailable"] / 1024
+    except (OSError, KeyError, ValueError, IndexError):
+        return None
+
+
+def logical_cpus() -> int:
+    """CPUs that a local Ray announces: what this process may use, at least 2 (all shares are fractions)."""
+    return max(2, len(os.sched_getaffinity(0)))
+
+
+def _sum(rows: list[Process]) -> tuple[float, float]:
+    return sum(p.count * p.cpu for p in rows), sum(p.count * p.gpu for p in rows)

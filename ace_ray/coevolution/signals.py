@@ -1,0 +1,40 @@
+"""Ctrl-C and SIGTERM: a flag while training (the loop ends in order), an exception elsewhere."""
+
+import signal
+from types import FrameType
+
+
+class Stopped(BaseException):
+    """A signal asked to stop; `code` is the exit code (130 for Ctrl-C, 143 for SIGTERM)."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.code = 128 + signum
+
+
+class StopSignals:
+    """Takes SIGINT and SIGTERM over; use as a context manager, from the main thread, after `ray.init`.
+
+    Outside of `deferred` a signal raises `Stopped` at once. Inside, the first signal sets `signum`, and the second one
+    raises, for a user who does not want to wait.
+    """
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self.deferred = False
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "StopSignals":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _handle(self, signum: int, _: FrameType | None) -> None:
+        again = self.signum is not None
+        self.signum = signum
+        if not self.deferred or again:
+            raise Stopped(signum)

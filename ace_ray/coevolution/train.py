@@ -1,0 +1,120 @@
+"""The driver of `ace train`: from settings to a trained, evaluated run folder."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+
+from ace_ray.coevolution import checkpoint, resources
+from ace_ray.coevolution.algorithm import ACE
+from ace_ray.coevolution.config import ACEConfig, Grid
+from ace_ray.coevolution.connect import Cluster, check_visible, connect
+from ace_ray.coevolution.loop import TrainingLoop
+from ace_ray.coevolution.run_folder import RunFolder, locate, open_new, reopen, saved_settings
+from ace_ray.coevolution.signals import Stopped, StopSignals
+from ace_ray.config.load import load_settings
+from ace_ray.config.paper import differences_text
+from ace_ray.config.run import RunSettings
+from ace_ray.monitoring.logging import log_to_file
+from ace_ray.replay.actor import start_replay
+from ace_ray.rollout.runner import RolloutRunner
+
+log = logging.getLogger(__name__)
+
+
+def train(profiles: Sequence[Path | str] = (), overrides: Sequence[str] = (), resume: str | None = None) -> int:
+    """`ace train [--config FILE] [--resume RUN] [dotted.key=value ...]`.
+
+    Args:
+        profiles: YAML files of settings; not used together with `resume`, whose run has its own.
+        overrides: `dotted.key=value`, on top of either.
+        resume: Folder or name of a run to continue.
+
+    Returns:
+        Exit code: 0, or 130 / 143 after Ctrl-C / SIGTERM.
+
+    Raises:
+        AceError: Anything that a user can mend.
+    """
+    if resume is None:
+        return run(load_settings(profiles, overrides))
+    path = locate(resume, load_settings((), [o for o in overrides if o.startswith("runs_root=")]))
+    return run(saved_settings(path, list(overrides)), path)
+
+
+def run(settings: RunSettings, resume: Path | None = None) -> int:
+    """One start of a run; see `train`."""
+    folder = open_new(settings) if resume is None else reopen(resume, settings)
+    status = "failed"
+    handler = log_to_file(folder.path / "train.log")
+    try:
+        with StopSignals():
+            code = _run(settings, folder, resumed=resume is not None)
+        status = "finished" if code == 0 else "interrupted"
+        return code
+    except Stopped as stopped:
+        status = "interrupted"
+        log.warning("stopped by %s", stopped)
+        return stopped.code
+    finally:
+        ray.shutdown()
+        folder.close(status)
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+def _run(settings: RunSettings, folder: RunFolder, resumed: bool) -> int:
+    log.info("run %s (start %d)", folder.path, folder.about["starts"])
+    log.info("%s", differences_text(settings))
+    log.info("%s", resources.table(resources.processes(settings)))
+    torch.set_num_threads(max(1, int(settings.resources.driver_cpu)))
+    grid = Grid.describe(settings.grid)
+    cluster = connect(settings)
+    check_visible(folder.path)
+    with StopSignals() as signals:  # again, since ray.init installs a handler of its own
+        loop = start(settings, folder, grid, cluster, resumed)
+        try:
+            code = loop.run(signals)
+        finally:
+            loop.close()
+        if code == 0 and settings.evaluation.enabled:
+            from ace_ray.coevolution.ending import final_table
+
+            _say(final_table(settings, folder))
+    _say(f"run folder: {folder.path}")
+    return code
+
+
+def start(settings: RunSettings, folder: RunFolder, grid: Grid, cluster: Cluster, resumed: bool) -> TrainingLoop:
+    """Starts replay, runners and learner, and continues from the last checkpoint of a resumed run."""
+    replay = start_replay(folder.replay, settings, grid.identity)
+    for line in ray.get(replay.report.remote()):
+        log.warning("replay: %s", line)
+    config = ACEConfig.from_settings(
+        ACE,
+        settings,
+        grid=grid,
+        replay=replay,
+        runner=RolloutRunner,
+        folder=folder.path,
+        start=int(folder.about["starts"]),
+    )
+    algorithm = ACE(config)
+    counters: dict[str, Any] = {}
+    saved = checkpoint.find(folder.checkpoints)
+    if resumed and saved:
+        counters = algorithm.read_checkpoint(saved[-1])
+        log.info("continues from checkpoint %s (%d updates)", saved[-1].path.name, algorithm.updates)
+    loop = TrainingLoop(settings, folder, algorithm, cluster, counters)
+    if not saved:
+        loop.checkpoint()
+    return loop
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
