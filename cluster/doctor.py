@@ -142,17 +142,22 @@ def check_shared_memory(object_store_mb: int, folder: str = "/dev/shm") -> Check
 
 
 def check_gpu(device: str) -> Check:
-    """Only the setting decides whether a GPU is needed; the driver's own tool says whether there is one."""
-    tool = shutil.which("nvidia-smi")
-    names: list[str] = []
-    if tool:
-        query = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"]
-        told = subprocess.run(query, capture_output=True, text=True, timeout=30)
-        names = told.stdout.strip().splitlines() if told.returncode == 0 else []
+    """Only the setting decides whether a GPU is needed."""
+    names = gpu_names()
     found = "; ".join(names) or "none"
     if device == "cuda" and not names:
         return Check("gpu", "fail", found, "set llm.engine.device=cpu, or use a machine with an NVIDIA GPU and driver")
     return Check("gpu", "ok", found)
+
+
+def gpu_names() -> list[str]:
+    """Return name and memory of each GPU, as the driver's own tool says; torch would take seconds to import."""
+    tool = shutil.which("nvidia-smi")
+    if not tool:
+        return []
+    query = [tool, "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    told = subprocess.run(query, capture_output=True, text=True, timeout=30)
+    return told.stdout.strip().splitlines() if told.returncode == 0 else []
 
 
 def check_model(folder: Path, refiner: str) -> Check:

@@ -79,7 +79,8 @@ def load_settings(profiles: Sequence[Path | str] = (), overrides: Sequence[str] 
 
     Args:
         profiles: YAML files; a later one overrides an earlier one key by key.
-        overrides: `dotted.key=value`, the value read as YAML (`replay.capacity=1000`, `grid.data=null`).
+        overrides: `dotted.key=value`, the value read as YAML (`replay.capacity=1000`, `grid.data=null`). A last part
+            that only one setting has may stand for the whole name (`refiner=off`).
 
     Raises:
         ConfigError: A file that is missing or not YAML, an unknown key, a value of the wrong type or out of bounds.
@@ -98,7 +99,7 @@ def load_settings(profiles: Sequence[Path | str] = (), overrides: Sequence[str] 
             raise ConfigError(
                 f"'{override}' is not an override", "write dotted.key=value, such as replay.capacity=1000"
             )
-        key = key.strip()
+        key = _in_full(key.strip(), known)
         _require_known(key, text, known, COMMAND_LINE)
         try:
             values[key] = _parse(text, COMMAND_LINE)
@@ -154,6 +155,14 @@ def _parse(text: str, origin: str) -> Any:
         return loader.get_single_data()
     finally:
         loader.dispose()
+
+
+def _in_full(key: str, known: Sequence[str]) -> str:
+    """Return the only setting whose last part is `key`, or `key` itself."""
+    if key in known or "." in key:
+        return key
+    matches = [name for name in known if name.rpartition(".")[2] == key]
+    return matches[0] if len(matches) == 1 else key
 
 
 def _require_known(key: str, value: Any, known: Sequence[str], origin: str) -> None:

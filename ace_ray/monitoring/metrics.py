@@ -57,7 +57,8 @@ METRICS: dict[str, Metric] = {
 class Recorder:
     """Sets the metrics of one run, from whichever process holds it; Ray must be initialised there.
 
-    Counters are given as running totals, which is what a run keeps anyway; the recorder adds what has come since.
+    Counters are given as running totals, which is what a run keeps anyway; the recorder adds what has come since. A
+    total that falls (a replica that was replaced counts from 0 again) is counted on from there.
 
     Args:
         run: Name of the run; a tag of every metric, so that runs on one cluster stay apart.
@@ -77,7 +78,7 @@ class Recorder:
 
         Raises:
             KeyError: A name that is not in `METRICS`.
-            ValueError: Tags other than the metric's, or a counter that goes down.
+            ValueError: Tags other than the metric's.
         """
         for name, value in values.items():
             metric = METRICS[name]
@@ -90,8 +91,6 @@ class Recorder:
                 continue
             key = (name, tuple(sorted(tags.items())))
             added = value - self._totals.get(key, 0.0)
-            if added < 0:
-                raise ValueError(f"{name} is a running total and cannot fall by {-added:g}")
             if added > 0:
                 exported.inc(float(added), tags=labels)
             self._totals[key] = value

@@ -34,6 +34,12 @@ def test_later_profiles_win_key_by_key_and_overrides_win_over_all(tmp_path: Path
     assert settings.refine.refiner == "off"  # YAML 1.1 reads a bare off as false
 
 
+def test_a_last_part_that_only_one_setting_has_stands_for_the_whole_name() -> None:
+    assert load_settings(overrides=["refiner=search"]).refine.refiner == "search"
+    with pytest.raises(ConfigError, match="unknown setting 'batch'"):  # the learner has one, fine-tuning has one
+        load_settings(overrides=["batch=8"])
+
+
 @pytest.mark.parametrize("text", ["off", "'off'", '"off"'])
 def test_off_is_a_word_in_a_profile_too(tmp_path: Path, text: str) -> None:
     assert load_settings([profile(tmp_path, f"refine:\n  refiner: {text}\n")]).refine.refiner == "off"
@@ -58,7 +64,7 @@ def test_a_setting_that_is_a_mapping_stays_whole(tmp_path: Path) -> None:
     ("override", "nearest"),
     [
         ("replay.capcity=1", "replay.capacity"),
-        ("refiner=search", "refine.refiner"),
+        ("refinr=search", "refine.refiner"),
         ("learner.beta=0.5", "mixing.beta"),
         ("grid.critical.rho_overload=1", "grid.critical.rho_overloaded"),
     ],

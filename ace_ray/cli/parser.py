@@ -1,0 +1,199 @@
+"""The commands of `ace` and their options. Imports nothing but argparse, so that --help is there at once."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ace_ray import __version__
+
+Add = Callable[[argparse.ArgumentParser], None]
+
+AGENTS = "do-nothing, reconnect, greedy, greedy+check, policy:RUN[@0|@N], policy+check:RUN, module:make_agent"
+SCENARIOS = "{train|validation|test}:N, 'chronics=0,1;seeds=0-3' or 'chronics=all;seeds=500+'"
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; the chosen one is in `verb`, the name of a function in cli/verbs.py."""
+    parser = argparse.ArgumentParser(
+        prog="ace",
+        description="ACE on Ray: reinforcement learning and a language model that improve each other on power-grid "
+        "topology control.",
+        epilog="Settings are given as dotted.key=value after the options; docs/configuration.md lists them.",
+    )
+    parser.add_argument("--version", action="version", version=f"ace {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, what: str, *add: Add, settings: bool = False) -> None:
+        _leaf(commands, name, name, what, add, settings)
+
+    def group(name: str, what: str) -> Callable[..., None]:
+        inner = commands.add_parser(name, help=what, description=what)
+        verbs = inner.add_subparsers(metavar="COMMAND", required=True)
+
+        def add_to_group(verb: str, what: str, *add: Add, settings: bool = False) -> None:
+            _leaf(verbs, verb, f"{name}_{verb}", what, add, settings)
+
+        return add_to_group
+
+    command("train", "train a policy, with or without a language model that thinks twice", _train, settings=True)
+    command(
+        "evaluate", "play an agent on scenarios and print survival, reward and decision time", _evaluate, settings=True
+    )
+    command("compare", "paired difference B - A of two evaluations", _compare)
+    command(
+        "finetune", "tune the language model on a run's refinements, and publish it if the gate accepts it", _finetune
+    )
+    command("report", "write the report of a run as one HTML page", _run)
+    command("export", "write a run's policy as a Grid2Op agent that needs no Ray and no language model", _export)
+    command("doctor", "check this machine: versions, memory, model, folders", _doctor, settings=True)
+
+    llm = group("llm", "the language model")
+    llm("build-embedded", "label decisions by replay and train the embedded model on them", _build, settings=True)
+    llm("serve", "serve the model on Ray Serve until Ctrl-C", settings=True)
+    llm("ask", "ask the model one question", _ask, settings=True)
+    llm("eval", "measure the model on held-out decisions: replies that parse, survival regret", _eval, settings=True)
+
+    replay = group("replay", "the recorded decisions of a run")
+    replay("show", "counts, refinements and the text of the latest ones", _run, _show)
+    replay("verify", "check every shard against the manifest", _run)
+
+    bench = group("bench", "small measurements of one part on this machine")
+    bench(
+        "screen", "time to rank every topology action, and to check the best by AC power flow", _repeats, settings=True
+    )
+    bench("rollout", "environment steps and decisions a second of one rollout worker", _seconds, settings=True)
+    bench("llm", "tokens and requests a second of the language model", _requests, settings=True)
+    bench("learner", "learner updates a second", _seconds, settings=True)
+
+    group("runs", "training runs")("list", "list the runs under the runs root", settings=True)
+
+    head = group("cluster", "a local Ray head with token authentication")
+    head("start", "start it, with a token, dashboard and Jobs API on loopback", _head, _start)
+    head("stop", "end it and its jobs", _head)
+    head("status", "its addresses, nodes and resources", _head)
+    return parser
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """Parse; settings (`dotted.key=value`) may stand before and after options."""
+    args, rest = parser.parse_known_args(argv)
+    settings = [word for word in rest if "=" in word and not word.startswith("-")]
+    if len(settings) < len(rest) or (rest and not hasattr(args, "overrides")):
+        strange = [word for word in rest if word not in settings] or rest
+        parser.error(f"unrecognized arguments: {' '.join(strange)}")
+    if hasattr(args, "overrides"):
+        args.overrides = [*args.overrides, *settings]
+    return args
+
+
+def _leaf(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    verb: str,
+    what: str,
+    add: Sequence[Add],
+    settings: bool,
+) -> None:
+    parser = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+    for add_options in add:
+        add_options(parser)
+    if settings:
+        parser.add_argument(
+            "--config", action="append", default=[], metavar="FILE", help="YAML profile; may be repeated"
+        )
+        parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="settings; they win over profiles")
+    parser.add_argument("--verbose", action="store_true", help="log more")
+    parser.set_defaults(verb=verb.replace("-", "_"))
+
+
+def _run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run folder, or the name of a run under the runs root")
+
+
+def _train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--resume", metavar="RUN", help="continue this run with its own settings")
+
+
+def _evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--agent", required=True, help=AGENTS)
+    parser.add_argument("--env", metavar="NAME", help="Grid2Op environment (default: setting grid.env)")
+    parser.add_argument("--data", metavar="DIR", help="folder of chronics, or 'shipped' (default: setting grid.data)")
+    parser.add_argument("--scenarios", help=f"{SCENARIOS} (default: setting evaluation.scenarios)")
+    parser.add_argument("--processes", type=int, help="worker processes (default: setting evaluation.processes)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
+    parser.add_argument(
+        "--episode", type=Path, metavar="DIR", help="also save the first scenario as Grid2Op EpisodeData"
+    )
+    parser.add_argument(
+        "--figure", type=Path, metavar="PNG", help="with --episode: the grid before and after an action"
+    )
+    parser.add_argument(
+        "--figure-step", type=int, metavar="N", help="step whose action is drawn (default: first decision)"
+    )
+
+
+def _compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("a", type=Path, metavar="A.json", help="written by ace evaluate --json")
+    parser.add_argument("b", type=Path, metavar="B.json", help="the other one, on the same scenarios")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the difference here")
+
+
+def _finetune(parser: argparse.ArgumentParser) -> None:
+    _run(parser)
+    parser.add_argument("--role", choices=("actor", "critic"), default="actor", help="whose adapter (default: actor)")
+
+
+def _export(parser: argparse.ArgumentParser) -> None:
+    _run(parser)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="new folder; holds make_agent(env, path)")
+
+
+def _doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the checks as JSON")
+
+
+def _build(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--labels", type=Path, required=True, metavar="DIR", help="folder of labels; labelling resumes")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="model folder to write")
+    parser.add_argument("--minutes", type=float, help="stop training the model after this time")
+    parser.add_argument("--processes", type=int, default=2, help="labelling processes (default: 2)")
+
+
+def _ask(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("prompt", help="the question; '-' reads it from standard input")
+    parser.add_argument("--adapter", type=Path, metavar="DIR", help="adapter version, such as RUN/adapters/actor-v1")
+
+
+def _eval(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--adapter", type=Path, metavar="DIR", help="adapter version, such as RUN/adapters/actor-v1")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
+
+
+def _show(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--last", type=int, default=3, metavar="N", help="refinements shown in full (default: 3)")
+
+
+def _repeats(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--states", type=int, default=20, help="states measured (default: 20)")
+
+
+def _seconds(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long to measure (default: 20 s)")
+
+
+def _requests(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--requests", type=int, default=16, help="requests sent at once (default: 16)")
+    parser.add_argument("--tokens", type=int, default=64, help="tokens of each reply (default: 64)")
+
+
+def _head(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--temp-dir", type=Path, metavar="DIR", help="the head's folder (default: /tmp/ace-ray-UID)")
+
+
+def _start(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--num-cpus", type=int, help="CPUs that it announces (default: all that are usable)")
+    parser.add_argument("--num-gpus", type=int, default=0, help="GPUs that it announces (default: 0)")
+    parser.add_argument("--object-store-mb", type=int, help="object store (default: setting resources.object_store_mb)")
+    parser.add_argument("--port", type=int, default=6379, help="Ray's own port (default: 6379)")
+    parser.add_argument("--dashboard-port", type=int, default=8265, help="dashboard and Jobs API (default: 8265)")
+    parser.add_argument("--metrics-port", type=int, default=8080, help="Prometheus metrics (default: 8080)")
