@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ace_ray.config.grid import CandidateSettings
+from ace_ray.config.grid import CandidateSettings, CriticalSettings
 from ace_ray.grid.catalogue import LINE, NOOP, Catalogue
 from ace_ray.grid.features import moved_elements
 from ace_ray.grid.kernels import ISLAND
@@ -20,6 +20,7 @@ from ace_ray.grid.screen import Screen
 from ace_ray.grid.security import Security
 
 MASKED_SCORE = np.float32(-1e9)
+CERTAIN = 1.0  # rho that an overload here and now weighs more than one after an outage that may come
 RESOLUTION = 5  # decimals of a score: closer ones are ties, broken by elements moved, then by id
 
 
@@ -54,22 +55,31 @@ class Evaluation:
 
 
 def slot_scores(
-    overloaded: bool, rho: FloatArray, outage: FloatArray, usable: NDArray[np.bool_], ids: IntArray, gain: float
+    overloaded: bool,
+    rho: FloatArray,
+    outage: FloatArray,
+    usable: NDArray[np.bool_],
+    ids: IntArray,
+    critical: CriticalSettings,
 ) -> FloatArray:
     """Slot scores (DESIGN §4), higher is better.
 
     Overloaded: -(max rho after). Insecure: -(worst rho after any outage, or after the action itself if that is
-    worse), and do-nothing gets `gain` on top, so that argmax leaves it only for an action that gains more than that.
+    worse), and do-nothing gets `insecure_gain` on top, so that argmax leaves it only for an action that gains more than
+    that. An action that takes a line to `rho_overloaded` at once loses `CERTAIN`: the outage it guards against may never
+    come, the overload is there and the protections trip it in a few steps (greedy without this: 23 % instead of 47 % of
+    the steps survived on 12 validation weeks).
 
     Args:
-        rho: [n, L].  outage: [n, O].  usable: [n].  ids: [n].  gain: `insecure_gain`.
+        rho: [n, L].  outage: [n, O].  usable: [n].  ids: [n].  critical: `insecure_gain`, `rho_overloaded`.
     """
-    worst = rho.max(axis=1, initial=0.0)
+    now = rho.max(axis=1, initial=0.0)
+    worst = now
     if not overloaded:
-        worst = np.maximum(worst, outage.max(axis=1, initial=0.0))
+        worst = np.maximum(now, outage.max(axis=1, initial=0.0)) + CERTAIN * (now >= critical.rho_overloaded)
     score = -np.where(usable, np.minimum(worst, ISLAND), ISLAND)
     if not overloaded:
-        score = score + np.where(ids == 0, gain, 0.0)
+        score = score + np.where(ids == 0, critical.insecure_gain, 0.0)
     return np.round(score, RESOLUTION)
 
 
@@ -143,10 +153,10 @@ class Candidates:
         overloaded: bool,
         obs: Any,
         topo: IntArray,
-        gain: float,
+        critical: CriticalSettings,
     ) -> Evaluation:
         """Scores and order keys of checked actions."""
-        score = slot_scores(overloaded, rho, outage, usable, ids, gain)
+        score = slot_scores(overloaded, rho, outage, usable, ids, critical)
         return Evaluation(
             ids, rho, outage, usable, self.catalogue.legal(obs, ids), score, moved_elements(self.catalogue, ids, topo)
         )

@@ -218,8 +218,8 @@ class DecisionEngine:
         rho = np.where(usable[:, None], rho, ISLAND)
         outage = self.security.worst_after(lin, rows, flows, q2, exact=self._check.ready)
         outage = np.where(usable[:, None], np.minimum(outage, ISLAND), ISLAND)
-        gain = self.settings.critical.insecure_gain
-        return self.candidates.evaluate(ids, rho, outage, usable, overloaded, obs, lin.state.topo, gain)
+        critical = self.settings.critical
+        return self.candidates.evaluate(ids, rho, outage, usable, overloaded, obs, lin.state.topo, critical)
 
     def _decision(
         self, obs: Any, here: Linearisation, overloaded: bool, chosen: Evaluation, accompany: tuple[int, ...]
