@@ -65,10 +65,10 @@ def slot_scores(
     """Slot scores (DESIGN §4), higher is better.
 
     Overloaded: -(max rho after). Insecure: -(worst rho after any outage, or after the action itself if that is
-    worse), and do-nothing gets `insecure_gain` on top, so that argmax leaves it only for an action that gains more than
-    that. An action that takes a line to `rho_overloaded` at once loses `CERTAIN`: the outage it guards against may never
-    come, the overload is there and the protections trip it in a few steps (greedy without this: 23 % instead of 47 % of
-    the steps survived on 12 validation weeks).
+    worse), and do-nothing gets `insecure_gain` on top, so that argmax leaves it only for an action that gains more
+    than that. An action that takes a line to `rho_overloaded` at once loses `CERTAIN`: the outage it guards against
+    may never come, the overload is there and the protections trip it in a few steps (greedy without this: 23 %
+    instead of 47 % of the steps survived on 12 validation weeks).
 
     Args:
         rho: [n, L].  outage: [n, O].  usable: [n].  ids: [n].  critical: `insecure_gain`, `rho_overloaded`.
