@@ -38,7 +38,6 @@ def live_judge(settings: RunSettings) -> Iterator[Judge]:
         ended = outcome(compare.fate(snapshot, action))
         if ended is None:
             return None
-        known = case.labelled
         horizon = case.labelled.case.facts.horizon
         best = max(survived_share(o, horizon) for o in case.labelled.outcomes.values())
         return best - survived_share(ended, horizon)  # negative where the proposal beats all that was known

@@ -103,9 +103,9 @@ def critic_system(settings: CriticSettings) -> str:
     k = settings.scale
     return (
         "You review the decisions of a controller of a transmission grid. You see the key decisions of one episode. "
-        "The loading of a line is its current in percent of its limit; lines above 100 % for some steps trip, and the grid "
-        "may go black. The reward of a decision is what was earned until the next one, so it does not show what the "
-        "decision caused later.\n"
+        "The loading of a line is its current in percent of its limit; lines above 100 % for some steps trip, and the "
+        "grid may go black. The reward of a decision is what was earned until the next one, so it does not show what "
+        "the decision caused later.\n"
         f"Choose at most {settings.edits} decisions whose reward is misleading: lower those that led to the end, raise "
         f"those that helped. With K = {k:g} the changes are -2K, -K, +K, +2K.\n"
         'Reply with one JSON object: {"analysis": "what decided the episode", "steps": [numbers of the decisions], '

@@ -62,9 +62,14 @@ def json_objects(text: str) -> Iterator[dict[str, Any]]:
 
 
 def parse_actor(text: str) -> ActorReply | None:
-    """The first object with an action of a known form, None if there is none (a truncated reply, prose, nonsense)."""
+    """The first object with an action of a known form, None if there is none (a truncated reply, prose, nonsense).
+
+    An action that stands alone is read only where it is the whole reply: inside other text it is the rest of a reply
+    that was cut.
+    """
     for value in json_objects(text):
-        action = value.get("action", value if "action" not in value else None)
+        alone = "action" not in value and text.strip().startswith("{") and text.strip().endswith("}")
+        action = value if alone and text.count("{") == 1 else value.get("action")
         if isinstance(action, dict) and _form(action) is not None:
             return ActorReply(_string(value.get("analysis")), _string(value.get("why_bad")), action)
     return None

@@ -1,0 +1,111 @@
+"""The critic: which steps it sees, and which of its edits are taken."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ace_ray.config.refine import CriticSettings
+from ace_ray.language.critic import EpisodeStep, KeyStep, critic_messages, critic_reply, key_steps, parse_critic
+
+pytestmark = pytest.mark.unit
+SETTINGS = CriticSettings(scale=0.2, edits=4)
+
+
+def step(i, before=0.8, after=0.8, reward=0.1):
+    return EpisodeStep(100 + i, 5 * i, "", "do nothing", reward, before, after)
+
+
+KEYS = [KeyStep(step(i), "first decision") for i in range(6)]
+
+
+def test_key_steps_are_first_last_and_the_largest_changes_of_the_highest_loading():
+    steps = [step(i) for i in range(30)]
+    steps[7], steps[11] = step(7, 0.8, 1.3), step(11, 1.3, 0.9)
+    keys = key_steps(steps, CriticSettings(key_steps="rho", rho_change=0.1))
+    assert [k.step.id for k in keys] == [100, 107, 111, 129]
+
+
+def test_with_reward_the_size_of_the_reward_decides():
+    steps = [step(i, 0.8, 1.3, reward=0.05) for i in range(10)]
+    steps[4] = step(4, reward=-1.0)
+    keys = key_steps(steps, CriticSettings(key_steps="reward", r_high=0.1))
+    assert [k.step.id for k in keys] == [100, 104, 109]
+
+
+def test_no_more_key_steps_than_the_limit_the_largest_first():
+    steps = [step(i, 0.5, 0.5 + 0.02 * i) for i in range(50)]
+    keys = key_steps(steps, CriticSettings(key_limit=5))
+    assert [k.step.id for k in keys] == [100, 146, 147, 148, 149]
+
+
+def test_an_unknown_loading_after_the_step_counts_as_the_largest_change():
+    steps = [step(i, 0.5, 0.9) for i in range(9)]
+    steps[3] = step(3, 0.9, math.nan)
+    assert 103 in [k.step.id for k in key_steps(steps, CriticSettings(key_limit=3))]
+
+
+def test_the_prompt_says_how_the_episode_ended_and_numbers_the_steps_from_zero():
+    text = critic_messages(
+        KEYS[:1] + [KeyStep(step(9, 1.2, 0.0, -1.0), "last decision")],
+        SETTINGS,
+        survived=False,
+        steps_played=46,
+        decisions=10,
+        total=0.4,
+    )[1]["content"]
+    assert "ended in a blackout after 46 steps with 10 decisions" in text
+    assert "\n0: step 0." in text
+    assert "1: step 45. do nothing. 120 % to blackout. Reward -1.00. Chosen: last decision." in text
+
+
+def test_edits_are_taken_from_the_two_lists():
+    found = parse_critic(critic_reply("x", [0, 3], [-2.0, 1.0], "y"), KEYS, SETTINGS)
+    assert [(e.id, e.change) for e in found.edits] == [(100, pytest.approx(-0.4)), (103, pytest.approx(0.2))]
+    assert (found.dropped, found.error) == (0, None)
+
+
+def test_numbers_stand_for_levels_where_they_are_in_the_set():
+    text = json.dumps({"steps": [0, 1, 2, 3], "changes": [-0.4, "+0.2", 0.3, "0.4"]})
+    found = parse_critic(text, KEYS, SETTINGS)
+    assert [(e.id, e.level) for e in found.edits] == [(100, -2.0), (101, 1.0), (103, 2.0)]
+    assert found.dropped == 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "changes", "ids", "dropped"),
+    [
+        ([0, 6, -1, 2], ["+K", "+K", "+K", "+K"], [100, 102], 2),
+        ([0, 0, 1], ["+K", "-K", "-K"], [100, 101], 1),
+        ([0, 1, 2], ["+K"], [100], 2),
+        ([0, 1], ["+3K", "K+"], [], 2),
+        (["0", True, 1.0, None], ["+K"] * 4, [], 4),
+        ([0, 1, 2, 3, 4], ["+K"] * 5, [100, 101, 102, 103], 1),
+    ],
+)
+def test_wrong_indices_levels_repetitions_and_surplus_are_dropped_and_counted(steps, changes, ids, dropped):
+    found = parse_critic(json.dumps({"steps": steps, "changes": changes}), KEYS, SETTINGS)
+    assert [e.id for e in found.edits] == ids
+    assert found.dropped == dropped
+
+
+def test_lists_in_prose_are_read():
+    text = "I would lower two of them.\nIndices: [1, 4]\nAdjustments: [-0.4, +0.2]\nBecause [1] led to the end."
+    found = parse_critic(text, KEYS, SETTINGS)
+    assert [(e.id, e.level) for e in found.edits] == [(101, -2.0), (104, 1.0)]
+
+
+@pytest.mark.parametrize("text", ["", "nothing to change", '{"steps": [1]}', "[1, 2]", '{"steps": 1, "changes": 2}'])
+def test_without_two_lists_the_reply_is_unparsed(text):
+    found = parse_critic(text, KEYS, SETTINGS)
+    assert (found.edits, found.error) == ((), "unparsed")
+
+
+@given(st.text(alphabet='[]{}":,-+K0123456789 steps changes', max_size=200))
+def test_no_reply_makes_more_or_larger_edits_than_allowed(text):
+    found = parse_critic(text, KEYS, SETTINGS)
+    assert len(found.edits) <= SETTINGS.edits
+    assert len({e.id for e in found.edits}) == len(found.edits)
+    assert all(abs(e.change) in (pytest.approx(0.2), pytest.approx(0.4)) for e in found.edits)

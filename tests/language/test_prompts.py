@@ -1,0 +1,68 @@
+"""Prompts: right, in words with units, and the constant part first."""
+
+from dataclasses import replace
+
+import pytest
+
+from ace_ray.language.prompts import AttemptView, actor_messages, effect_text, state_text
+from ace_ray.language.view import CaseView, Outcome
+from tests.language.cases import CANDIDATES, made_case
+
+pytestmark = pytest.mark.unit
+
+
+def test_the_system_message_is_the_same_for_every_state_of_a_grid():
+    other = replace(made_case(), when="Friday 1 May, 00:00", kind="insecure", dead=(), candidates=CANDIDATES[:2])
+    assert actor_messages(made_case())[0] == actor_messages(other)[0]
+
+
+def test_a_later_round_only_adds_to_the_first_rounds_text():
+    case = made_case()
+    tried = AttemptView(CANDIDATES[2], Outcome(False, 23, 1.0), "worse")
+    first, later = actor_messages(case)[1]["content"], actor_messages(case, [tried])[1]["content"]
+    assert later.startswith(first)
+    added = later[len(first) :]
+    assert "candidate 2" in added
+    assert "the grid went black after 23 of 100 steps: worse than the bad example" in added
+
+
+def test_the_state_names_loadings_outages_constraints_and_the_bad_example():
+    text = state_text(made_case())
+    for part in (
+        "Monday 6 August, 14:35, step 1,174. Demand 2,431 MW.",
+        "line 20 (4-7) 103 %, over for 2 steps; line 18 (9-16) 96 %.",
+        "Out of service: line 56 (30-26), locked for 8 steps.",
+        "line 45 lost: 163 %; line 9 lost: collapse.",
+        "Substation 16: lines 18, 19, load 17. On bus 2: line 19.",
+        "substation 23 for 1 step; line 3 for 2 steps.",
+        "Maintenance: line 5 goes out in 40 steps.",
+        "line 12 will be reconnected in the same step",
+        "1: substation 16: line 18, load 17 to bus 2. 88 % on line 20; 101 % after losing line 45",
+        "Bad example: candidate 0, do nothing. It was played, and the grid went black after 37 of 100 steps.",
+    ):
+        assert part in text
+
+
+def test_a_bad_example_outside_the_list_is_written_out_with_its_effect():
+    listed = replace(made_case(bad=2), candidates=CANDIDATES[:2])
+    assert (
+        "Bad example: substation 7: lines 6, 8 to bus 2 (95 % on line 20; 120 % after losing line 45)."
+        in state_text(listed)
+    )
+
+
+def test_a_limit_that_no_line_reaches_is_not_a_rule():
+    assert "20000" not in actor_messages(made_case())[0]["content"]
+    strict = replace(made_case(), facts=replace(made_case().facts, trip_percent=200))
+    assert "above 200 % once" in actor_messages(strict)[0]["content"]
+
+
+def test_an_outage_that_ends_all_is_a_collapse_and_the_others_are_told():
+    view = replace(CANDIDATES[3], else_percent=104)
+    assert effect_text(view) == "97 % on line 20; collapse after losing line 45, else 104 % at most"
+
+
+def test_a_case_survives_json():
+    case = made_case()
+    assert CaseView.from_json(case.to_json()) == case
+    assert CaseView.from_json(replace(case, bad=None).to_json()) == replace(case, bad=None)
