@@ -66,6 +66,10 @@ class Catalogue:
     @classmethod
     def from_env(cls, env: Any) -> "Catalogue":
         """The catalogue of a Grid2Op environment (36 substations: 67,106 ids in about 10 ms)."""
+        if "set_bus" not in env.action_space.subtype.authorized_keys:
+            raise GridMismatchError(
+                f"environment '{env.name}' allows no topology actions (set_bus)", "choose another environment"
+            )
         parameters = env.parameters
         return cls(type(env), env.action_space, parameters.MAX_SUB_CHANGED, parameters.MAX_LINE_STATUS_CHANGED)
 
@@ -221,7 +225,7 @@ class Catalogue:
         return 1 + ((self.code[action_id] & self._weight[where]) != 0).astype(np.int8)
 
     def bus_rows(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """int8 [n, T]: target bus of each element, 0 where untouched (a reconnection sets both ends, -1 disconnects)."""
+        """int8 [n, T]: target bus of each element; 0 where untouched, -1 at both ends of a disconnection."""
         chosen = np.asarray(ids, dtype=np.int64).reshape(-1)
         rows = np.zeros((len(chosen), self._dim), dtype=np.int8)
         moved = self._sub_of[None, :] == self.substation[chosen][:, None]

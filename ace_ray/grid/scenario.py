@@ -73,11 +73,20 @@ def reset_to(env: Any, scenario: Scenario) -> Any:
         options["init ts"] = scenario.start_step
     if scenario.max_steps is not None:
         options["max step"] = length
-    opponent = getattr(env, "_opponent", None)
-    if hasattr(opponent, "_episode_max_time"):
-        # GeometricOpponent draws its attacks at reset over the length of the *previous* episode: without this the
-        # same seed gives other attacks after another episode.
-        opponent._episode_max_time = env.ace_data.steps(scenario.chronic)
+    _forget_episode(env, scenario)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return env.reset(seed=scenario.env_seed, options=options)
+
+
+def _forget_episode(env: Any, scenario: Scenario) -> None:
+    """Clear what Grid2Op carries from one episode into the next, so that a scenario is the same in any process.
+
+    With `init ts` the environment plays a step *before* it resets the opponent: an attack that was going on in the
+    episode before would go on in this one. And `GeometricOpponent` draws its attacks at reset over the length of the
+    episode *before*.
+    """
+    env._oppSpace.reset()
+    for opponent in getattr(env._opponent, "list_opponents", None) or [env._opponent]:
+        if hasattr(opponent, "_episode_max_time"):  # only now: the reset sets it to the length of the last episode
+            opponent._episode_max_time = env.ace_data.steps(scenario.chronic)

@@ -1,0 +1,116 @@
+"""Environments are built on any data, and what is missing is said before any work starts."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ace_ray.config.errors import DataError
+from ace_ray.config.grid import GridSettings
+from ace_ray.grid.data import SPLITS
+from ace_ray.grid.environment import data_set, is_random, make_env
+from ace_ray.grid.scenario import Scenario, reset_to
+from ace_ray.grid.scenario_sets import parse
+
+pytestmark = pytest.mark.unit
+
+
+def test_the_default_environment_has_the_real_rules_opponent_and_limits(env):
+    parameters = env.parameters
+    assert (env.n_sub, env.n_line, env.dim_topo) == (36, 59, 177)
+    assert (parameters.MAX_SUB_CHANGED, parameters.MAX_LINE_STATUS_CHANGED) == (1, 1)
+    assert (parameters.NB_TIMESTEP_COOLDOWN_SUB, parameters.NB_TIMESTEP_RECONNECTION) == (3, 12)
+    assert type(env._opponent).__name__ == "WeightedRandomOpponent"
+    assert "LightSim" in type(env.backend).__name__
+
+
+@pytest.mark.parametrize("name", ["l2rpn_neurips_2020_track1", "l2rpn_icaps_2021"])
+def test_packaged_weeks_are_played_with_forecasts(name):
+    settings = GridSettings(env=name)
+    env = make_env(settings)
+    obs = reset_to(env, parse("validation:1", settings).scenarios[0])
+    now, _, done, _ = obs.simulate(env.action_space())
+    then, _, _, _ = env.step(env.action_space())
+    assert not done
+    error = np.abs(now.load_p - then.load_p)
+    assert error.max() > 0 and error.mean() < 1.0, "a forecast close to what comes, and not that itself"
+    env.close()
+
+
+def test_packaged_weeks_are_the_generated_ones_rounded(test_data):
+    ours = make_env(GridSettings())
+    theirs = make_env(GridSettings(data=str(test_data / "36sub/generated_weeks")))
+    for name, env in (("packaged", ours), (theirs.ace_data.id, theirs)):
+        scenario = Scenario("l2rpn_neurips_2020_track1", name, "jul_1042", 4, 700)
+        env.series = reset_to(env, scenario), env.chronics_handler.real_data.data
+    (obs, mine), (other, full) = ours.series, theirs.series
+    assert np.abs(mine.load_p - full.load_p).max() <= 0.051 and np.abs(mine.prod_p - full.prod_p).max() <= 0.051
+    assert np.abs(mine.load_p_forecast - full.load_p_forecast).max() <= 0.2501
+    assert np.abs(obs.rho - other.rho).max() < 2e-3
+    ours.close()
+    theirs.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (GridSettings(env="l2rpn_neurips_2020_track1_small"), "neither inside the grid2op package"),
+        (GridSettings(env="l2rpn_case14_sandbox", data="packaged"), "packaged weeks are for"),
+        (GridSettings(data="/no/such/folder"), "no folder of chronics"),
+        (GridSettings(env="l2rpn_neurips_2020_track2"), "one must be chosen"),
+    ],
+)
+def test_what_is_missing_is_named_with_what_to_do(settings, words):
+    with pytest.raises(DataError, match=words) as caught:
+        make_env(settings)
+    assert caught.value.remedy
+
+
+def test_an_unknown_environment_says_how_to_download_it():
+    with pytest.raises(DataError) as caught:
+        make_env(GridSettings(env="l2rpn_idf_2023_large"))
+    assert "grid2op.make('l2rpn_idf_2023_large')" in str(caught.value)
+
+
+def test_chronics_of_another_grid_are_refused(case14):
+    with pytest.raises(DataError, match="cannot be built on the chronics"):
+        make_env(GridSettings(data=case14.ace_data.path))
+
+
+def test_empty_folders_and_wrong_splits_are_refused(tmp_path, case14):
+    with pytest.raises(DataError, match="holds no chronics"):
+        data_set(GridSettings(data=str(tmp_path)))
+    for name in case14.ace_data.chronics:
+        shutil.copytree(Path(case14.ace_data.path) / name, tmp_path / name)
+    settings = GridSettings(env="l2rpn_case14_sandbox", data=str(tmp_path))
+    first, second, third = case14.ace_data.chronics
+    (tmp_path / "split.json").write_text(json.dumps({"train": [first, second], "validation": [second], "test": []}))
+    with pytest.raises(DataError, match="names a chronic twice"):
+        data_set(settings)
+    (tmp_path / "split.json").write_text(json.dumps({"train": [third], "validation": [second], "test": [first]}))
+    assert [data_set(settings).split[key] for key in SPLITS] == [(third,), (second,), (first,)]
+
+
+def test_an_environment_with_nothing_random_is_known_as_such():
+    assert is_random("l2rpn_neurips_2020_track1") and is_random("l2rpn_wcci_2020")
+    assert not is_random("l2rpn_case14_sandbox")
+
+
+@pytest.mark.parametrize("month", ["Scenario_august_00", "Scenario_june_014"])
+def test_a_folder_may_mix_chronics_with_and_without_maintenance(test_data, month):
+    data = str(test_data / "36sub/wcci_2020_months")
+    env = make_env(GridSettings(env="l2rpn_wcci_2020", data=data))
+    obs = reset_to(env, Scenario("l2rpn_wcci_2020", data, month, 0))
+    planned = (obs.time_next_maintenance >= 0).any()
+    assert planned == (Path(data) / month / "maintenance_meta.json").exists()
+    env.close()
+
+
+def test_nothing_is_written_beside_the_chronics(env, scenario):
+    folder = Path(env.ace_data.path)
+    before = sorted(folder.rglob("*"))
+    reset_to(env, scenario)
+    env.step(env.action_space())
+    assert sorted(folder.rglob("*")) == before

@@ -1,0 +1,127 @@
+"""Sets of scenarios: what is written is what is played, and nothing that is tested was trained on."""
+
+from itertools import islice
+
+import pytest
+
+from ace_ray.config.errors import ConfigError, DataError
+from ace_ray.config.grid import GridSettings
+from ace_ray.grid.data import PACKAGED, SPLITS
+from ace_ray.grid.environment import data_set, make_env
+from ace_ray.grid.scenario import episode_length
+from ace_ray.grid.scenario_sets import parse, training_scenarios
+
+pytestmark = pytest.mark.unit
+
+DEFAULT = GridSettings()
+SHIPPED = GridSettings(data="shipped")
+ONE_CHRONIC = GridSettings(env="l2rpn_wcci_2020", data="shipped")
+
+
+def test_the_packaged_weeks_are_the_default_and_split_by_week():
+    data = data_set(DEFAULT)
+    assert data.id == "packaged"
+    assert {key: len(data.split[key]) for key in SPLITS} == {"train": 16, "validation": 6, "test": 6}
+    seeds = {key: {int(name.rpartition("_")[2]) for name in data.split[key]} for key in SPLITS}
+    assert seeds["validation"] == set(range(1032, 1038)) and seeds["test"] == set(range(1038, 1044))
+    assert max(seeds["train"]) < 1032 and set(range(1000, 1012)) <= seeds["train"]
+    assert sum(f.stat().st_size for f in PACKAGED.rglob("*") if f.is_file()) < 8_000_000
+
+
+@pytest.mark.parametrize("settings", [DEFAULT, GridSettings(env="l2rpn_case14_sandbox")])
+def test_splits_share_no_chronic_and_no_seed(settings):
+    sets = {key: parse(f"{key}:12", settings) for key in SPLITS}
+    for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        assert {s.chronic for s in sets[one].scenarios}.isdisjoint(s.chronic for s in sets[other].scenarios)
+        assert {s.env_seed for s in sets[one].scenarios}.isdisjoint(s.env_seed for s in sets[other].scenarios)
+    trained = list(islice(training_scenarios(settings, seed=0), 200))
+    for key in ("validation", "test"):
+        assert not sets[key].in_sample
+        assert {s.chronic for s in trained}.isdisjoint(s.chronic for s in sets[key].scenarios)
+    assert sets["train"].in_sample
+
+
+@pytest.mark.parametrize("settings", [SHIPPED, ONE_CHRONIC])
+def test_chronics_that_splits_share_are_cut_into_windows_and_labelled(settings):
+    """Two chronics: validation shares the first with training. One: all three share it."""
+    env = make_env(settings)
+    sets = {key: parse(f"{key}:4", settings) for key in SPLITS}
+    assert sets["validation"].in_sample
+    assert sets["test"].in_sample == (len(env.ace_data.chronics) == 1)
+
+    def steps(scenarios):
+        return {(s.chronic, s.start_step + i) for s in scenarios for i in range(episode_length(env, s))}
+
+    played = {key: steps(sets[key].scenarios) for key in SPLITS}
+    played["train"] |= steps(islice(training_scenarios(settings, seed=1), 50))
+    assert all(played.values())
+    for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        assert played[one].isdisjoint(played[other])
+    env.close()
+
+
+def test_scenarios_of_a_split_are_whole_weeks_with_seeds_that_vary_with_the_chronic():
+    scenarios = parse("test:12", DEFAULT).scenarios
+    assert len(set(scenarios)) == 12 and len({s.env_seed for s in scenarios}) == 12
+    assert len({s.chronic for s in scenarios[:6]}) == 6
+    assert all(s.start_step == 0 and s.max_steps is None for s in scenarios)
+    assert parse("test:4", DEFAULT).scenarios == scenarios[:4], "a smaller set is the beginning of a larger one"
+
+
+def test_where_nothing_is_drawn_from_the_seed_a_second_turn_starts_elsewhere():
+    scenarios = parse("train:6", GridSettings(env="rte_case14_realistic")).scenarios
+    assert len({(s.chronic, s.start_step) for s in scenarios}) == 6
+
+
+def test_chronics_and_seeds_are_crossed_or_counted_up():
+    crossed = parse("chronics=0,2-3;seeds=0-1,7", SHIPPED.model_copy(update={"data": None})).scenarios
+    names = data_set(DEFAULT).chronics
+    assert [(s.chronic, s.env_seed) for s in crossed] == [(names[i], k) for i in (0, 2, 3) for k in (0, 1, 7)]
+    counted = parse("chronics=all;seeds=500+;steps=864", DEFAULT)
+    assert [(s.chronic, s.env_seed) for s in counted.scenarios] == [(n, 500 + i) for i, n in enumerate(names)]
+    assert {s.max_steps for s in counted.scenarios} == {864} and counted.split == "custom" and counted.in_sample
+    named = parse("chronics=jun_1041;seeds=3;start=288", DEFAULT)
+    assert (named.split, named.in_sample, named.scenarios[0].start_step) == ("test", False, 288)
+
+
+def test_training_draws_the_same_scenarios_for_the_same_seed_and_all_chronics():
+    first, again = (list(islice(training_scenarios(DEFAULT, seed=5), 40)) for _ in range(2))
+    other = list(islice(training_scenarios(DEFAULT, seed=6), 40))
+    assert first == again != other
+    assert {s.chronic for s in first} == set(data_set(DEFAULT).split["train"])
+    assert len({s.env_seed for s in first}) == 40 and len({s.start_step for s in first}) > 30
+    assert all(2017 - s.start_step >= 288 for s in first)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "words"),
+    [
+        ("exam:3", ConfigError, "no split 'exam'"),
+        ("test", ConfigError, "cannot be read"),
+        ("test:many", ConfigError, "no whole number"),
+        ("chronics=0", ConfigError, "cannot be read"),
+        ("test:3;chronics=0", ConfigError, "names a split and chronics"),
+        ("chronics=77;seeds=0", DataError, "has 28"),
+        ("chronics=jan;seeds=0", ConfigError, "no whole number"),
+        ("test:2;hours=3", ConfigError, "'hours=3' cannot be read"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_a_remedy(text, error, words):
+    with pytest.raises(error, match=words) as caught:
+        parse(text, DEFAULT)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("folder", "env", "counts"),
+    [
+        ("36sub/generated_weeks", "l2rpn_neurips_2020_track1", (32, 6, 6)),
+        ("36sub/icaps_2021_weeks", "l2rpn_icaps_2021", (12, 6, 6)),
+        ("36sub/wcci_2020_months", "l2rpn_wcci_2020", (0, 4, 4)),
+        ("118sub/wcci_2022_weeks", "l2rpn_wcci_2022_dev", (9, 4, 8)),
+    ],
+)
+def test_the_development_sets_are_split_as_their_documentation_says(folder, env, counts, test_data):
+    data = data_set(GridSettings(env=env, data=str(test_data / folder)))
+    assert tuple(len(data.split[key]) for key in SPLITS) == counts
+    assert sum(counts) == len(data.chronics)
