@@ -23,8 +23,9 @@ from ray.rllib.utils.metrics import LEARNER_RESULTS
 
 from ace_ray.coevolution import checkpoint
 from ace_ray.coevolution.config import ACEConfig
+from ace_ray.coevolution.remote import get
 from ace_ray.coevolution.stall import StallWatch
-from ace_ray.config.errors import WorkerError
+from ace_ray.config.errors import RunFolderError, WorkerError
 from ace_ray.learner import state as learner_state
 from ace_ray.learner.batch import learner_batch
 from ace_ray.policy.checkpoint import PolicyCard
@@ -57,7 +58,7 @@ class ACE(Algorithm):
         self._update_seconds = 0.2
         super().setup(config)
         self.replay = self.config.replay
-        self.limits: dict[str, Any] = ray.get(self.replay.limits.remote())
+        self.limits: dict[str, Any] = get(self.replay.limits.remote())
         self.watch = StallWatch(self.config.run.rollout.stalled_s)
         self.publish()
 
@@ -70,7 +71,7 @@ class ACE(Algorithm):
 
     def training_step(self) -> None:
         """Collect, learn, publish; returns after about a second."""
-        self.limits = ray.get(self.replay.limits.remote())
+        self.limits = get(self.replay.limits.remote())
         due = self.limits["updates_due"]
         self._collect(wait_s=0.0 if due else STEP_SECONDS / 2)
         if due:
@@ -86,6 +87,8 @@ class ACE(Algorithm):
             self.watch.decisions(1)  # held back on purpose: that is no stall
         fetch = self.env_runner_group.fetch_ready_async_reqs
         for worker, report in fetch(tags=SAMPLE, timeout_seconds=wait_s):
+            if "fatal" in report:
+                raise RunFolderError(*report["fatal"])
             if "error" in report:
                 self._failed(worker, report["error"])
             else:
@@ -112,7 +115,7 @@ class ACE(Algorithm):
 
     def _learn(self, due: int) -> None:
         n = int(np.clip(STEP_SECONDS / self._update_seconds, 1, 32))
-        batches = ray.get(self.replay.sample.remote(self.config.run.learner.batch, min(due, n)))
+        batches = get(self.replay.sample.remote(self.config.run.learner.batch, min(due, n)))
         start = time.monotonic()
         for rows in batches:
             results = self.learner_group.update(batch=learner_batch(rows))
@@ -144,7 +147,7 @@ class ACE(Algorithm):
         state = {
             "policy": learner_state.policy_weights(self.learner_group),
             "version": self.updates,
-            "memory": ray.get(self.replay.memory.remote()),
+            "memory": get(self.replay.memory.remote()),
         }
         reference = ray.put(state)
         self.env_runner_group.foreach_env_runner_async(
@@ -174,9 +177,9 @@ class ACE(Algorithm):
             WorkerError: The replay actor is gone.
         """
         try:
-            ray.get(self.replay.seal.remote())
-            stats = ray.get(self.replay.stats.remote())
-            memory = ray.get(self.replay.memory.remote())
+            get(self.replay.seal.remote())
+            stats = get(self.replay.stats.remote())
+            memory = get(self.replay.memory.remote())
         except ray.exceptions.RayActorError as error:
             raise WorkerError(f"the replay actor died: {error}", "resume the run: sealed shards are kept") from error
         grid = self.config.grid
@@ -204,7 +207,7 @@ class ACE(Algorithm):
         self.updates = int(counters["updates"])
         self.episodes = int(counters["episodes"])
         self._iteration = int(counters["iteration"])
-        ray.get(self.replay.set_updates.remote(self.updates))
+        get(self.replay.set_updates.remote(self.updates))
         self.publish()
         return counters
 
@@ -213,6 +216,8 @@ def _sample(runner: EnvRunner) -> dict[str, Any]:
     """Runs in a runner. RLlib ends an actor that raises and keeps nothing of the reason, so the reason is returned."""
     try:
         return runner.sample()
+    except RunFolderError as error:  # the replay could not write: no restart mends that
+        return {"fatal": (error.problem, error.remedy)}
     except Exception:
         return {"error": traceback.format_exc()}
 

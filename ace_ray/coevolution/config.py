@@ -117,6 +117,7 @@ class ACEConfig(AlgorithmConfig):
         # Runners have no connectors whose state could be merged; weights go out with `ACE._publish`.
         config.env_runners(merge_env_runner_states=False, broadcast_env_runner_states=False)
         config._dont_auto_sync_env_runner_states = True
+        config.debugging(log_level="ERROR")
         config.reporting(min_time_s_per_iteration=None, metrics_num_episodes_for_smoothing=20)
         return config
 

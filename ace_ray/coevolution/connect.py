@@ -19,6 +19,7 @@ from ace_ray.config.run import RunSettings
 log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
+QUIET = logging.ERROR  # Ray's and RLlib's own lines; what concerns a run is said by the run
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def connect(settings: RunSettings) -> Cluster:
     attached = inside_job() or bool(os.environ.get("RAY_ADDRESS"))
     if attached:
         try:
-            context = ray.init(address="auto", ignore_reinit_error=True, log_to_driver=False)
+            context = ray.init(address="auto", ignore_reinit_error=True, log_to_driver=False, logging_level=QUIET)
         except (ConnectionError, RuntimeError) as error:
             address = os.environ.get("RAY_ADDRESS", "auto")
             raise ResourceError(
@@ -62,6 +63,7 @@ def connect(settings: RunSettings) -> Cluster:
             include_dashboard=True,
             dashboard_host=LOOPBACK,
             log_to_driver=False,
+            logging_level=QUIET,
         )
     url = getattr(context, "dashboard_url", "") or ""
     resources.check(rows, ray.cluster_resources(), None)

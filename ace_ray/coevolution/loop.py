@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import ray
 
 from ace_ray.coevolution.algorithm import ACE
-from ace_ray.coevolution.connect import Cluster
+from ace_ray.coevolution.refinement import Refinement
+from ace_ray.coevolution.remote import get
 from ace_ray.coevolution.run_folder import RunFolder
 from ace_ray.coevolution.signals import StopSignals
 from ace_ray.config.run import RunSettings
@@ -18,6 +18,7 @@ from ace_ray.monitoring.progress import EventLog, Progress, progress_line
 
 log = logging.getLogger(__name__)
 
+CHECK_SECONDS = 3.0
 REPORT_SECONDS = 10.0
 
 
@@ -28,7 +29,7 @@ class TrainingLoop:
         settings: Of the run.
         folder: Of the run.
         algorithm: Built and, on resume, continued.
-        cluster: Where it runs.
+        refinement: The refining side, started.
         counters: From the checkpoint of a resumed run; {} for a new one.
         clock: Seconds; injected by tests.
     """
@@ -38,18 +39,19 @@ class TrainingLoop:
         settings: RunSettings,
         folder: RunFolder,
         algorithm: ACE,
-        cluster: Cluster,
+        refinement: Refinement,
         counters: dict[str, Any],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
         self.folder = folder
         self.algorithm = algorithm
-        self.cluster = cluster
+        self.refinement = refinement
         self._clock = clock
         self._spent = float(counters.get("seconds", 0.0))  # training time of earlier starts
         self._began = clock()
         self._saved = clock()
+        self._checked = clock()
         self._reported = (clock(), int(algorithm.limits["decisions"]))
         self._recorder = Recorder(str(folder.about["name"]))
         self._events = EventLog(folder.metrics)
@@ -66,6 +68,9 @@ class TrainingLoop:
         try:
             while signals.signum is None and not self._budget_spent():
                 self._learner |= _numbers(self.algorithm.train())
+                if self._clock() - self._checked >= CHECK_SECONDS:
+                    self._checked = self._clock()
+                    self.refinement.check(get(self.algorithm.replay.stats.remote()))
                 if self._clock() - self._reported[0] >= REPORT_SECONDS:
                     self.report()
                 if self._clock() - self._saved >= self.settings.checkpoint.every_s:
@@ -78,26 +83,41 @@ class TrainingLoop:
 
     def checkpoint(self) -> None:
         """Seals the shards and writes a checkpoint."""
-        done = self.algorithm.write_checkpoint(self.folder.checkpoints, {"seconds": self.seconds})
+        done = self.algorithm.write_checkpoint(
+            self.folder.checkpoints, {"seconds": self.seconds, **self.refinement.counters}
+        )
         self._saved = self._clock()
         self.folder.set(updates=done.updates, decisions=int(self.algorithm.limits["decisions"]), seconds=self.seconds)
         log.info("checkpoint %s", done.path.name)
 
     def report(self) -> None:
         """One progress line, and the same numbers to TensorBoard and Ray's metrics."""
-        stats = ray.get(self.algorithm.replay.stats.remote())
+        stats = get(self.algorithm.replay.stats.remote())
         now = self._progress(stats)
         self._reported = (self._clock(), now.decisions)
         log.info("%s", progress_line(now))
         values = self._metrics(now, stats)
         self._recorder.report(values)
+        for role, version in now.adapters.items():
+            self._recorder.report({"ace_adapter_version": version}, role=role)
+        if self.refinement.finetuning is not None:
+            for outcome, count in self.refinement.finetuning.outcomes.items():
+                self._recorder.report({"ace_finetunings": count}, outcome=outcome)
         learner = {f"learner/{name}": value for name, value in self._learner.items()}
         self._events.write(now.decisions, {**{k.removeprefix("ace_"): v for k, v in values.items()}, **learner})
 
-    def close(self) -> None:
-        """Ends the processes of the run."""
-        self._events.close()
-        self.algorithm.stop()
+    def close(self, in_order: bool) -> None:
+        """Ends the processes of the run, whatever happened.
+
+        Args:
+            in_order: The budget is spent; False after a signal or an error.
+        """
+        try:
+            self.refinement.stop(in_order)
+            get(self.algorithm.replay.seal.remote())
+        finally:
+            self._events.close()
+            self.algorithm.stop()
 
     def _budget_spent(self) -> bool:
         budget = self.settings.budget
@@ -127,6 +147,7 @@ class TrainingLoop:
             refined=stats["table"]["refined"],
             pending=sum(stats["queue"].values()),
             edits=stats["edits"],
+            adapters=self.refinement.adapters,
         )
 
     def _metrics(self, now: Progress, stats: dict[str, Any]) -> dict[str, float]:

@@ -9,16 +9,19 @@ from typing import Any
 import ray
 import torch
 
-from ace_ray.coevolution import checkpoint, resources
+from ace_ray.coevolution import checkpoint, refinement, resources
 from ace_ray.coevolution.algorithm import ACE
 from ace_ray.coevolution.config import ACEConfig, Grid
 from ace_ray.coevolution.connect import Cluster, check_visible, connect
+from ace_ray.coevolution.ending import final_table
 from ace_ray.coevolution.loop import TrainingLoop
-from ace_ray.coevolution.run_folder import RunFolder, locate, open_new, reopen, saved_settings
+from ace_ray.coevolution.remote import get
+from ace_ray.coevolution.run_folder import RunFolder, Status, locate, open_new, reopen, saved_settings
 from ace_ray.coevolution.signals import Stopped, StopSignals
 from ace_ray.config.load import load_settings
 from ace_ray.config.paper import differences_text
 from ace_ray.config.run import RunSettings
+from ace_ray.finetune.seeds import Seed
 from ace_ray.monitoring.logging import log_to_file
 from ace_ray.replay.actor import start_replay
 from ace_ray.rollout.runner import RolloutRunner
@@ -49,7 +52,7 @@ def train(profiles: Sequence[Path | str] = (), overrides: Sequence[str] = (), re
 def run(settings: RunSettings, resume: Path | None = None) -> int:
     """One start of a run; see `train`."""
     folder = open_new(settings) if resume is None else reopen(resume, settings)
-    status = "failed"
+    status: Status = "failed"
     handler = log_to_file(folder.path / "train.log")
     try:
         with StopSignals():
@@ -73,26 +76,30 @@ def _run(settings: RunSettings, folder: RunFolder, resumed: bool) -> int:
     log.info("%s", resources.table(resources.processes(settings)))
     torch.set_num_threads(max(1, int(settings.resources.driver_cpu)))
     grid = Grid.describe(settings.grid)
+    seeds = refinement.preflight(settings, grid)
     cluster = connect(settings)
     check_visible(folder.path)
     with StopSignals() as signals:  # again, since ray.init installs a handler of its own
-        loop = start(settings, folder, grid, cluster, resumed)
+        loop = start(settings, folder, grid, cluster, seeds if not resumed else [])
+        code = -1
         try:
             code = loop.run(signals)
         finally:
-            loop.close()
+            loop.close(in_order=code == 0)
+        if cluster.local:
+            ray.shutdown()  # its memory and CPUs are for the evaluation now
         if code == 0 and settings.evaluation.enabled:
-            from ace_ray.coevolution.ending import final_table
-
             _say(final_table(settings, folder))
     _say(f"run folder: {folder.path}")
     return code
 
 
-def start(settings: RunSettings, folder: RunFolder, grid: Grid, cluster: Cluster, resumed: bool) -> TrainingLoop:
-    """Starts replay, runners and learner, and continues from the last checkpoint of a resumed run."""
+def start(
+    settings: RunSettings, folder: RunFolder, grid: Grid, cluster: Cluster, seeds: Sequence[Seed]
+) -> TrainingLoop:
+    """Starts replay, runners, learner and refiners; continues from the last checkpoint if the run has one."""
     replay = start_replay(folder.replay, settings, grid.identity)
-    for line in ray.get(replay.report.remote()):
+    for line in get(replay.report.remote()):
         log.warning("replay: %s", line)
     config = ACEConfig.from_settings(
         ACE,
@@ -106,10 +113,13 @@ def start(settings: RunSettings, folder: RunFolder, grid: Grid, cluster: Cluster
     algorithm = ACE(config)
     counters: dict[str, Any] = {}
     saved = checkpoint.find(folder.checkpoints)
-    if resumed and saved:
+    if saved:
         counters = algorithm.read_checkpoint(saved[-1])
         log.info("continues from checkpoint %s (%d updates)", saved[-1].path.name, algorithm.updates)
-    loop = TrainingLoop(settings, folder, algorithm, cluster, counters)
+    if seeded := refinement.seed_queue(replay, list(seeds), settings.refine.queue):
+        log.info("%d shipped salvageable decisions wait for refinement", seeded)
+    refining = refinement.Refinement(settings, folder, replay, cluster, counters)
+    loop = TrainingLoop(settings, folder, algorithm, refining, counters)
     if not saved:
         loop.checkpoint()
     return loop

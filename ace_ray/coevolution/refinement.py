@@ -1,0 +1,140 @@
+"""Thinking twice, seen from the driver: the language model's service, the refiner processes, fine-tuning.
+
+Everything here runs beside the loop and never holds it up. What a refiner finds goes to the replay by itself.
+"""
+
+import logging
+from typing import Any
+
+from ace_ray.coevolution.config import Grid
+from ace_ray.coevolution.connect import Cluster
+from ace_ray.coevolution.finetuning import Finetuning, connect_jobs
+from ace_ray.coevolution.remote import get
+from ace_ray.coevolution.run_folder import RunFolder
+from ace_ray.config.errors import ResourceError
+from ace_ray.config.run import RunSettings
+from ace_ray.finetune.seeds import Seed, read_seeds
+from ace_ray.replay.pending import PendingRefinement
+from ace_ray.rollout.refiners import ModelAddress, Refiners
+from llm_service import service
+from llm_service.preflight import check_model
+from llm_service.published import PublishedVersions
+
+log = logging.getLogger(__name__)
+
+FINETUNE_WAIT_S = 300.0
+
+
+def preflight(settings: RunSettings, grid: Grid) -> list[Seed]:
+    """Checks what refinement will need, before anything is started; returns the snapshots that may seed the queue.
+
+    Raises:
+        llm_service.errors.ModelError: The model is missing or cannot be served here.
+        ModelError, GridMismatchError: Seeds are wanted and missing, or of another grid.
+    """
+    if settings.refine.refiner == "off":
+        return []
+    if settings.refine.refiner == "llm":
+        check_model(settings.llm.engine)
+    return read_seeds(settings.grid, grid.catalogue) if settings.refine.seed_queue else []
+
+
+class Refinement:
+    """The refining side of one run; start it after the replay, stop it before.
+
+    Args:
+        settings: Of the run; with refiner 'off' nothing is started.
+        folder: Of the run.
+        replay: Handle of the replay actor.
+        cluster: Where the run is; its Jobs API takes the fine-tuning jobs.
+        counters: From the checkpoint of a resumed run.
+
+    Raises:
+        ResourceError: Fine-tuning is wanted, and the cluster has no Jobs API.
+    """
+
+    def __init__(
+        self, settings: RunSettings, folder: RunFolder, replay: Any, cluster: Cluster, counters: dict[str, Any]
+    ) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.finetuning: Finetuning | None = None
+        self._published: PublishedVersions | None = None
+        self._serving = settings.refine.refiner == "llm"
+        model = None
+        if self._serving:
+            if settings.finetune.enabled:
+                if not cluster.dashboard:
+                    raise ResourceError(
+                        "fine-tuning is submitted through the Jobs API, and this cluster has no dashboard",
+                        "start the head with its dashboard, or set finetune.enabled=false",
+                    )
+                jobs = connect_jobs(cluster.dashboard)
+                self.finetuning = Finetuning(settings, folder.path, jobs, int(counters.get("tuned_at", 0)))
+            self._published = PublishedVersions(folder.adapters)
+            r = settings.resources
+            log.info("starting the language model (%s)", settings.llm.engine.model)
+            app = service.deploy(
+                folder.about["name"], settings.llm, replicas=r.llm_replicas, cpus=r.llm_cpu, gpus=r.llm_gpu
+            )
+            model = ModelAddress(app, folder.adapters)
+        self._refiners = Refiners(settings, replay, model, int(folder.about["starts"]))
+
+    def check(self, stats: dict[str, Any]) -> None:
+        """Restarts what failed and submits fine-tuning when it is due; call it every few seconds.
+
+        Args:
+            stats: `ReplayCore.stats()`.
+
+        Raises:
+            WorkerError: A refiner fails again and again.
+        """
+        for line in self._refiners.check():
+            log.warning("%s", line)
+        if self.finetuning is not None:
+            self.finetuning.poll(int(stats["refinement"]["accepted"]))
+
+    @property
+    def adapters(self) -> dict[str, int]:
+        """Role -> version that it is served with; {} without a language model."""
+        if self._published is None:
+            return {}
+        return {role: ref.version for role, ref in self._published.all().items()}
+
+    @property
+    def counters(self) -> dict[str, Any]:
+        """What a resume has to know."""
+        return {} if self.finetuning is None else {"tuned_at": self.finetuning.tuned_at}
+
+    def stop(self, in_order: bool) -> None:
+        """Ends refiners, fine-tuning and the model's service.
+
+        Args:
+            in_order: The budget is spent: a fine-tuning under way may come to its gate. Otherwise it is stopped.
+        """
+        self._refiners.stop()
+        if self.finetuning is not None:
+            self.finetuning.finish(FINETUNE_WAIT_S if in_order else 0.0)
+        if self._serving:
+            service.delete(self.folder.about["name"])
+
+
+def seed_queue(replay: Any, seeds: list[Seed], capacity: int) -> int:
+    """Fills the queue of a new run with shipped salvageable decisions; returns how many."""
+    chosen = seeds[:capacity]
+    if not chosen:
+        return 0
+    first = get(replay.reserve.remote(len(chosen)))
+    pending = [
+        PendingRefinement(
+            id=first + i,
+            parent_id=-1,
+            snapshot=seed.snapshot,
+            played=seed.played,
+            reason="seed",
+            distance=seed.distance,
+        )
+        for i, seed in enumerate(chosen)
+    ]
+    get(replay.push.remote(pending))
+    return len(chosen)
