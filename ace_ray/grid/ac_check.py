@@ -17,7 +17,8 @@ from ace_ray.grid.catalogue import LINE, NOOP, Catalogue
 from ace_ray.grid.model import FloatArray, GridModel, GridState, IntArray, limits_of
 from ace_ray.grid.screen import PER_LINE
 
-MAX_ITERATIONS, TOLERANCE = 10, 1e-5
+MAX_ITERATIONS = 10
+TOLERANCE_MVA = 1e-3  # largest imbalance of a bus in a row of the sweep
 _STATE_TOLERANCE = 1e-8
 _CACHED_ACTIONS = 20_000
 
@@ -49,7 +50,7 @@ class AcCheck:
     def __init__(self, model: GridModel, catalogue: Catalogue, grid: Any, pu_to_kv: FloatArray) -> None:
         self.model, self.catalogue = model, catalogue
         self._grid, self._pu_to_kv = grid, np.asarray(pu_to_kv, np.float32)
-        self._n_line = len(grid.get_lines())
+        self._tolerance = TOLERANCE_MVA / float(grid.get_sn_mva())
         self._all = {n: np.ones(n, bool) for n in (model.dim_topo, model.n_gen, model.n_load, model.n_storage)}
         self._flat = np.ones(grid.total_bus(), complex)
         self._actions: dict[tuple[int, int, bool], TopoAction] = {}
@@ -194,18 +195,11 @@ class AcCheck:
         sweep = ScenarioSweepCPP(self._grid)
         sweep.change_algorithm(AlgorithmType.NR_KLU)
         sweep.nb_thread = 1
-        sweep.init_from_n_powerflow = True
-        rows = [self._row(i) for i in ids]
+        sweep.init_from_n_powerflow = False  # in stressed states some rows converge from a flat start only
+        rows = [self._row(i, k) for i, k in zip(ids, lost.tolist(), strict=True)]
         try:
             sweep.set_topo_actions(rows)
-            if (lost >= 0).any():
-                mask = np.zeros((len(ids), self.model.n_line), bool)
-                hit = np.flatnonzero(lost >= 0)
-                mask[hit, lost[hit]] = True
-                mask[:, self._topo[self.model.line_or_pos] < 0] = False
-                sweep.set_contingency_lines(np.ascontiguousarray(mask[:, : self._n_line]))
-                sweep.set_contingency_trafos(np.ascontiguousarray(mask[:, self._n_line :]))
-            sweep.compute(self._flat, MAX_ITERATIONS, TOLERANCE)
+            sweep.compute(self._flat, MAX_ITERATIONS, self._tolerance)
         except RuntimeError:
             return None
         converged = np.array(sweep.converged_mask(), bool)
@@ -243,23 +237,40 @@ class AcCheck:
         target = self.catalogue.bus_rows([action_id])[0, self.model.slack_pos]
         return bool(target != self._topo[self.model.slack_pos])
 
-    def _row(self, action_id: int) -> TopoAction:
-        """The sweep's form of an action in the loaded topology; cached while the lines in service are the same."""
+    def _row(self, action_id: int, lost: int) -> TopoAction:
+        """The sweep's form of an action in the loaded topology, with the opening of a line that is lost with it.
+
+        Cached by the elements that it moves. The sweep's own outage mask does not serve: it takes the bus that only
+        the lost line is left on for a part of the grid that was cut off.
+        """
         kind = int(self.catalogue.kind[action_id])
-        if kind == NOOP:
-            return TopoAction()
-        if kind == LINE:
-            return self._switch(action_id)
+        if lost >= 0 and self._topo[self.model.line_or_pos[lost]] < 0 and self.catalogue.line[action_id] != lost:
+            lost = -1  # out of service already
+        if kind == LINE and self.catalogue.line[action_id] != lost:
+            row = self._switch(action_id)
+        elif kind in (NOOP, LINE):
+            row = TopoAction()
+        else:
+            row = self._partition(action_id, lost)
+        if lost >= 0 and self._topo[self.model.line_or_pos[lost]] > 0:
+            row.set_line_status(lost, -1)
+        return row
+
+    def _partition(self, action_id: int, lost: int) -> TopoAction:
         s = int(self.catalogue.substation[action_id])
         positions = self.catalogue.positions[s]
         live = self._topo[positions] > 0
+        if lost >= 0:
+            live &= self.model.pos_line[positions] != lost
         swap = s == self.model.slack_sub and self._moves_slack(action_id)
         key = (action_id, int(live @ (1 << np.arange(live.size))), swap)
-        row = self._actions.get(key)
+        row = self._actions.get(key) if lost < 0 else None
         if row is None:
-            if len(self._actions) >= _CACHED_ACTIONS:
-                self._actions.clear()
-            row = self._actions[key] = TopoAction()
+            row = TopoAction()
+            if lost < 0:
+                if len(self._actions) >= _CACHED_ACTIONS:
+                    self._actions.clear()
+                self._actions[key] = row
             buses = self.catalogue.bus_rows([action_id])[0]
             for position in positions[live]:
                 kind_of, element = self._element[position]

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from ace_ray.config.grid import CandidateSettings, CriticalSettings
 from ace_ray.grid.catalogue import LINE, NOOP, Catalogue
 from ace_ray.grid.features import moved_elements
-from ace_ray.grid.kernels import ISLAND
+from ace_ray.grid.kernels import CERTAIN, ISLAND
 from ace_ray.grid.linear import Linearisation
 from ace_ray.grid.model import FloatArray, IntArray
 from ace_ray.grid.screen import Screen
 from ace_ray.grid.security import Security
 
 MASKED_SCORE = np.float32(-1e9)
-CERTAIN = 1.0  # rho that an overload here and now weighs more than one after an outage that may come
 RESOLUTION = 5  # decimals of a score: closer ones are ties, broken by elements moved, then by id
 
 
@@ -86,8 +85,16 @@ def slot_scores(
 class Candidates:
     """Chooses what fills the slots."""
 
-    def __init__(self, screen: Screen, catalogue: Catalogue, security: Security, settings: CandidateSettings) -> None:
-        self.screen, self.catalogue, self.security, self.settings = screen, catalogue, security, settings
+    def __init__(
+        self,
+        screen: Screen,
+        catalogue: Catalogue,
+        security: Security,
+        settings: CandidateSettings,
+        critical: CriticalSettings,
+    ) -> None:
+        self.screen, self.catalogue, self.security = screen, catalogue, security
+        self.settings, self.critical = settings, critical
         self._per_substation = max(1, int(settings.slots * settings.substation_share))
         self._keep = max(self._per_substation, int(settings.shortlist * settings.substation_share))
 
@@ -120,7 +127,7 @@ class Candidates:
         """Legal ids and their linear objective, best first: the best of each substation, and the line switches."""
         free = self.screen.substations[obs.time_before_cooldown_sub[self.screen.substations] == 0]
         outages = None if overloaded else self.security.screen_order(lin)
-        ids, rho = self.screen.rank(lin, self._keep, free, outages)
+        ids, rho = self.screen.rank(lin, self._keep, free, outages, self.critical.rho_overloaded)
         legal = self.catalogue.legal(obs, ids)
         ids, rho = ids[legal], rho[legal]
         switches = np.flatnonzero(self.catalogue.kind == LINE)
@@ -130,7 +137,8 @@ class Candidates:
         if not overloaded and switches.size:
             q2 = np.where(rows.flows != 0.0, lin.q2, 0.0)
             outage = self.security.worst_after(lin, rows, rows.flows, q2, exact=False)
-            after = np.maximum(after, outage.max(axis=1, initial=0.0))
+            too_much = CERTAIN * (after >= self.critical.rho_overloaded)
+            after = np.maximum(after, outage.max(axis=1, initial=0.0)) + too_much
         ids, rho = np.concatenate([ids, switches[rows.usable]]), np.concatenate([rho, after[rows.usable]])
         order = np.lexsort((ids, rho))
         return ids[order].astype(np.int64), rho[order]
@@ -153,10 +161,9 @@ class Candidates:
         overloaded: bool,
         obs: Any,
         topo: IntArray,
-        critical: CriticalSettings,
     ) -> Evaluation:
         """Scores and order keys of checked actions."""
-        score = slot_scores(overloaded, rho, outage, usable, ids, critical)
+        score = slot_scores(overloaded, rho, outage, usable, ids, self.critical)
         return Evaluation(
             ids, rho, outage, usable, self.catalogue.legal(obs, ids), score, moved_elements(self.catalogue, ids, topo)
         )
@@ -187,8 +194,9 @@ class Candidates:
                 count[substation] = count.get(substation, 0) + 1
                 limit -= 1
 
-        take(playable, room - settings.exploratory - settings.memory)
+        take(playable, room // 4)
         take([r for r in playable if int(e.ids[r]) in shortlist.memory], settings.memory)
+        take(playable, room - settings.exploratory - len(taken))
         take([r for r in playable if int(e.ids[r]) in shortlist.exploratory], settings.exploratory)
         take(playable, room)
         order = [int(r) for r in ranked if int(r) in taken]

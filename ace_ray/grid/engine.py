@@ -70,7 +70,7 @@ class DecisionEngine:
         self.catalogue = Catalogue.from_env(env)
         self.security = Security(self.model, settings.critical, attackable_lines(env))
         self.screen = Screen(self.model, self.catalogue)
-        self.candidates = Candidates(self.screen, self.catalogue, self.security, settings.candidates)
+        self.candidates = Candidates(self.screen, self.catalogue, self.security, settings.candidates, settings.critical)
         self.rules = Rules(self.catalogue, settings.rules, self.secure)
         self.memory: list[int] = []
         self._factors = FactorCache(self.model)
@@ -218,8 +218,7 @@ class DecisionEngine:
         rho = np.where(usable[:, None], rho, ISLAND)
         outage = self.security.worst_after(lin, rows, flows, q2, exact=self._check.ready)
         outage = np.where(usable[:, None], np.minimum(outage, ISLAND), ISLAND)
-        critical = self.settings.critical
-        return self.candidates.evaluate(ids, rho, outage, usable, overloaded, obs, lin.state.topo, critical)
+        return self.candidates.evaluate(ids, rho, outage, usable, overloaded, obs, lin.state.topo)
 
     def _decision(
         self, obs: Any, here: Linearisation, overloaded: bool, chosen: Evaluation, accompany: tuple[int, ...]

@@ -149,12 +149,8 @@ def slot_features(
     column = (np.asarray(ids) - 1) % 5
     top, worst = rho.max(axis=1, initial=0.0), outage.max(axis=1, initial=0.0)
     lines_out = (after[:, model.line_or_pos] < 0).sum(axis=1)
-    single = np.array(
-        [
-            s >= 0 and np.unique(after[i, catalogue.positions[s]][after[i, catalogue.positions[s]] > 0]).size == 1
-            for i, s in enumerate(substation)
-        ]
-    )
+    own = model.pos_sub == substation[:, None]  # [n, T]
+    single = (substation >= 0) & ~((own & (after == 1)).any(axis=1) & (own & (after == 2)).any(axis=1))
     scalars = np.stack(
         [
             top,

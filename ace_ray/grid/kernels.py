@@ -25,6 +25,7 @@ DENOMINATOR = 1e-9  # a split whose denominator is relatively smaller cuts the g
 FAST = {"reassoc", "contract", "arcp", "nsz"}  # infinities and NaN keep their meaning
 HUGE = 1e30  # rho^2 of a pattern that cannot be used
 ISLAND = 5.0  # rho of an outage that cuts the grid in two
+CERTAIN = 1.0  # rho that an overload here and now weighs more than one after an outage that may come
 MIN_ROOM = 1e-4  # 1 - H_kk under which the loss of line k cuts something off ...
 CUT_OFF = 0.1  # MW: ... that matters if the line carries more than this; a line that is open at one end does not
 CUT_OFF_LINEAR = 3.0  # MW: the same for flows of the linear model, which are off by the line's losses
@@ -210,7 +211,7 @@ def _outage_scalars(m, delta, inverse, num_low, num_high, D_low, D_high, f_k, h_
 
 @njit(cache=True)
 def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it would hide the order of early exits
-    tables, ids, present, alive_mask, q2, c2, lines, outages, outage_lines, zero, keep, every
+    tables, ids, present, alive_mask, q2, c2, lines, outages, outage_lines, limit, zero, keep, every
 ):
     """Rank all patterns of one substation by rho^2.
 
@@ -223,6 +224,7 @@ def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it w
         q2, c2: [L] of the linearisation.  lines: [*] lines in service, the most loaded first.
         outages: [O] outage lines (order of the tables).  outage_lines: [O, *] lines in the order to look at after each.
             With no outages the objective is rho^2 now, else the worst of now and after each outage.
+        limit: With outages, a rho of `limit` or more now counts as CERTAIN more than it is.
         zero: [1] of the dtype to work in.
         keep: How many to keep.
         every: [catalogue size] receives the rho^2 of every pattern (no early exit), or [0].
@@ -305,6 +307,10 @@ def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it w
             continue
         if _flow_pass(m, delta, low_D, high_D[hi], f, q2, c2, lines, threshold):
             continue
+        if n_out > 0:
+            for lo in range(n_low):
+                if limit * limit <= m[lo] < HUGE:
+                    m[lo] = (np.sqrt(m[lo]) + CERTAIN) ** 2
         given_up = False
         for o in range(n_out):
             k = outages[o]
@@ -328,7 +334,7 @@ def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it w
 @njit(cache=True)
 def rank_substations(  # type: ignore[no-untyped-def]
     wanted, sub_ptr, elements, pos_line, pos_sign, pat_ptr, pattern_ids, topo, injection, node, node_or, node_ex,
-    b, X, H, theta, p_or, p_ex, q2, c2, lines, outages, outage_lines, zero, keep, every
+    b, X, H, theta, p_or, p_ex, q2, c2, lines, outages, outage_lines, limit, zero, keep, every
 ):
     """`rank_substation` for every substation of `wanted`; values and ids [wanted, keep]."""
     n_sub = sub_ptr.size - 1
@@ -350,7 +356,7 @@ def rank_substations(  # type: ignore[no-untyped-def]
         )
         values[at], ids[at] = rank_substation(
             tables, pattern_ids[pat_ptr[s] : pat_ptr[s + 1]], present, alive, q, c, lines, outages, outage_lines,
-            zero, keep, every,
+            limit, zero, keep, every,
         )
     return values, ids
 

@@ -60,6 +60,7 @@ class Screen:
         keep: int,
         substations: IntArray | None = None,
         outages: Outages | None = None,
+        limit: float = np.inf,
         dtype: type = np.float32,
         every: FloatArray | None = None,
     ) -> tuple[IntArray, FloatArray]:
@@ -70,6 +71,7 @@ class Screen:
             keep: Number kept of each substation.
             substations: The ones to look at; all if None.
             outages: Rank by the worst rho now and after each of these, instead of now alone.
+            limit: With outages, a rho of `limit` or more now counts as `kernels.CERTAIN` more than it is.
             dtype: Precision of the inner loops.
             every: [catalogue size] of `dtype`: receives the objective of every partition, squared (for tests and
                 recall measurements; slower).
@@ -87,7 +89,7 @@ class Screen:
             wanted, self.model.sub_ptr, self.elements, self.model.pos_line, self.model.pos_sign, self.pattern_ptr,
             self.pattern_ids, state.topo, state.injection, factors.node, factors.node_or, factors.node_ex, factors.b,
             factors.X, factors.H, lin.theta, state.p_or, state.p_ex, lin.q2, lin.c2, lines, lost.lines, lost.order,
-            np.zeros(1, dtype), keep, np.zeros(0, dtype) if every is None else every,
+            limit, np.zeros(1, dtype), keep, np.zeros(0, dtype) if every is None else every,
         )  # fmt: skip
         found = ids >= 0
         flat_ids, rho = ids[found], np.sqrt(values[found].astype(np.float64))

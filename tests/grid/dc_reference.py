@@ -39,9 +39,8 @@ def dense_flows(model: GridModel, topo: np.ndarray, injection: np.ndarray) -> np
     keep = [n for n in range(len(nodes)) if n != slack]
     theta = np.zeros(len(nodes))
     theta[keep] = np.linalg.solve(B[np.ix_(keep, keep)], P[keep])
-    return np.array(
-        [model.susceptance[line] * (theta[i] - theta[j]) if i >= 0 and j >= 0 else 0.0 for line, (i, j) in enumerate(ends)]
-    )
+    drop = [theta[i] - theta[j] if i >= 0 and j >= 0 else 0.0 for i, j in ends]
+    return model.susceptance * drop
 
 
 def lossless_state(model: GridModel, topo: np.ndarray, injection: np.ndarray, rng: np.random.Generator) -> GridState:

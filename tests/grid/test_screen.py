@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
+from ace_ray.config.grid import CriticalSettings
 from ace_ray.grid.catalogue import LINE, SUBSTATION, Catalogue
-from ace_ray.grid.kernels import CUT_OFF_LINEAR, ISLAND, MIN_ROOM
+from ace_ray.grid.kernels import CERTAIN, CUT_OFF_LINEAR, ISLAND, MIN_ROOM
 from ace_ray.grid.linear import FactorCache
 from ace_ray.grid.model import GridModel, GridState
 from ace_ray.grid.screen import Screen
+from ace_ray.grid.security import Security
 from tests.grid.dc_reference import dense_flows, lossless_state, random_topology, topology_after
 
 pytestmark = pytest.mark.unit
@@ -96,11 +98,12 @@ def test_outage_after_an_action_equals_a_dense_solve_without_the_line(grid, seed
     assert compared > 20
 
 
-def brute_force(grid, lin, ids, outages):
+def brute_force(grid, lin, ids, outages, limit):
     """Worst rho now, or now and after each outage, one id at a time; infinite where the grid is cut in two."""
     model, screen, _, _ = grid
     rows = screen.rows(lin, ids, outages)
     worst = screen.rho(lin, rows).max(axis=1)
+    worst = worst + CERTAIN * (worst >= limit)
     for o, k in enumerate(outages):
         response = lin.factors.H[:, k] + rows.D[:, 0] * rows.R[:, 0, o : o + 1] + rows.D[:, 1] * rows.R[:, 1, o : o + 1]
         room = 1.0 - response[:, k]
@@ -112,28 +115,26 @@ def brute_force(grid, lin, ids, outages):
     return np.where(rows.usable, worst, np.inf)
 
 
-@pytest.mark.parametrize("secured", [False, True])
+@pytest.mark.parametrize(("secured", "limit"), [(False, np.inf), (True, np.inf), (True, 1.5)])
 @pytest.mark.parametrize("seed", [0, 3, 5, 6])
-def test_ranking_keeps_the_best_of_what_brute_force_finds(engine, grid, seed, secured):
+def test_ranking_keeps_the_best_of_what_brute_force_finds(grid, seed, secured, limit):
     model, screen, injection, catalogue = grid
     rng, lin = linearised(grid, seed)
     outages = None
     lost = np.zeros(0, np.int64)
     if secured:
-        from ace_ray.config.grid import CriticalSettings
-        from ace_ray.grid.security import Security
-
-        outages = Security(model, CriticalSettings(), sorted(rng.choice(model.n_line, 5, replace=False))).screen_order(lin)
+        attackable = sorted(rng.choice(model.n_line, 5, replace=False))
+        outages = Security(model, CriticalSettings(), attackable).screen_order(lin)
         lost = outages.lines
         assert lost.size
     every = np.full(catalogue.size, -1.0)
-    screen.rank(lin, 1, outages=outages, dtype=np.float64, every=every)
+    screen.rank(lin, 1, outages=outages, limit=limit, dtype=np.float64, every=every)
     seen = np.flatnonzero((every >= 0) & (every < 1e29))
     ids = rng.choice(seen, min(seen.size, 800), replace=False)
-    expected = brute_force(grid, lin, ids, lost)
+    expected = brute_force(grid, lin, ids, lost, limit)
     np.testing.assert_allclose(np.sqrt(every[ids]), expected, rtol=1e-9)
     keep = 10
-    best, rho = screen.rank(lin, keep, outages=outages)
+    best, rho = screen.rank(lin, keep, outages=outages, limit=limit)
     for s in range(model.n_sub):
         own = seen[catalogue.substation[seen] == s]
         mine = catalogue.substation[best] == s
@@ -155,8 +156,8 @@ def test_ranking_leaves_out_islands_and_the_present_topology_and_nothing_else(gr
         seen: dict[bytes, list[int]] = {}
         live = topo[catalogue.positions[s]] > 0
         for row, action in zip(catalogue.bus_rows(ids), ids, strict=True):
-            buses = row[catalogue.positions[s]][live]
-            same = (buses == topo[catalogue.positions[s]][live]).all() or (buses != topo[catalogue.positions[s]][live]).all()
+            buses, now = row[catalogue.positions[s]][live], topo[catalogue.positions[s]][live]
+            same = (buses == now).all() or (buses != now).all()
             usable = dense_flows(model, topology_after(model, row, topo, False), injection) is not None
             ranked = 0 <= every[action] < 1e29
             if same or not usable:
