@@ -41,8 +41,8 @@ def verdict(a: Fate, b: Fate, tie: float) -> Literal["better", "tie", "worse"]:
 
     Args:
         a, b: fates of two actions from the same state over the same horizon.
-        tie: returns closer than this share of the horizon's reward are a tie (`CompareSettings.tie`). Among two deaths
-            the rule is the same, so that dying a step later is a tie and dying much later is better.
+        tie: returns closer than this share of the horizon's reward are a tie (`CompareSettings.tie`). Of two deaths
+            the later one has the higher return, and the same measure holds.
     """
     if a.survived != b.survived:
         return "better" if a.survived else "worse"

@@ -9,14 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")  # no display is needed, and none is opened
-
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-from matplotlib.colors import BoundaryNorm, ListedColormap  # noqa: E402
-from matplotlib.lines import Line2D  # noqa: E402
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 BUS_COLOURS = ("#22313f", "#1f77d0")  # bus 1, bus 2
 RHO_BOUNDS = (0.0, 0.5, 0.7, 0.85, 0.95, 1.0, 1.2)
@@ -37,8 +34,8 @@ def action_figure(
 ) -> Path:
     """Draws the grid before an action and one step after it, side by side.
 
-    Lines are coloured by rho, dashed where out of service. A split substation is two dots, bus 1 and bus 2, and each line
-    ends at its own; substations and lines that the action touched are ringed.
+    Lines are coloured by rho, dashed where out of service. A split substation is two dots, bus 1 and bus 2, and each
+    line ends at its own; substations and lines that the action touched are ringed.
 
     Args:
         layout: `env.grid_layout`.
@@ -52,7 +49,8 @@ def action_figure(
     """
     touched_lines, touched_subs = action.get_topological_impact()
     titles = (f"before, step {before.current_step}", f"one step after, step {after.current_step}")
-    figure, axes = plt.subplots(1, 2, figsize=(19, 8.4), layout="constrained")
+    figure = Figure(figsize=(19, 8.4), layout="constrained")  # without pyplot: no display, nothing global
+    axes = figure.subplots(1, 2)
     for axis, obs, title in zip(axes, (before, after), titles, strict=True):
         lost = int((~obs.line_status).sum())
         gone = " · BLACKOUT" if not obs.line_status.any() else ""
@@ -69,12 +67,11 @@ def action_figure(
         Line2D([], [], color=DEAD, ls=(0, (3, 3)), label="out of service"),
     ]
     figure.legend(handles=marks, loc="outside lower center", ncols=4, frameon=False)
-    scale = plt.cm.ScalarMappable(norm=RHO_NORM, cmap=RHO_COLOURS)
+    scale = ScalarMappable(norm=RHO_NORM, cmap=RHO_COLOURS)
     figure.colorbar(scale, ax=axes, shrink=0.6, pad=0.01, label="rho (current over limit)", ticks=RHO_BOUNDS[1:-1])
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
     return path
 
 

@@ -33,13 +33,17 @@ class Table:
 
     def text(self) -> str:
         """Aligned columns for a terminal."""
-        notes = "\n".join(self.notes())
-        return f"{_aligned((HEAD, *self._rows()))}\n\n{_aligned((HEAD_PAIRED, *self._paired_rows()))}\n\n{notes}"
+        parts = [_aligned((HEAD, *self._rows()))]
+        if self.comparisons:
+            parts.append(_aligned((HEAD_PAIRED, *self._paired_rows())))
+        return "\n\n".join([*parts, "\n".join(self.notes())])
 
     def markdown(self) -> str:
         """The same in Markdown."""
-        notes = "\n".join(f"- {note}" for note in self.notes())
-        return f"{_markdown((HEAD, *self._rows()))}\n\n{_markdown((HEAD_PAIRED, *self._paired_rows()))}\n\n{notes}\n"
+        parts = [_markdown((HEAD, *self._rows()))]
+        if self.comparisons:
+            parts.append(_markdown((HEAD_PAIRED, *self._paired_rows())))
+        return "\n\n".join([*parts, "\n".join(f"- {note}" for note in self.notes())]) + "\n"
 
     def to_json(self) -> dict[str, Any]:
         """The evaluations and comparisons in their own JSON forms, and the notes."""

@@ -13,7 +13,17 @@ from .made import evaluation
 
 pytestmark = pytest.mark.unit
 
-ISSUE_KEYS = "agent env predicate survival reward full_episodes episodes decision_ms illegal_actions".split()
+ISSUE_KEYS = [
+    "agent",
+    "env",
+    "predicate",
+    "survival",
+    "reward",
+    "full_episodes",
+    "episodes",
+    "decision_ms",
+    "illegal_actions",
+]
 EPISODE_KEYS = ["chronic", "env_seed", "start_step", "steps", "max_steps", "decisions", "reward"]
 
 
