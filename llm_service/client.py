@@ -177,7 +177,9 @@ class LocalClient(Client):
     """
 
     def __init__(self, engine: EngineSettings, adapters_dir: Path | str | None, settings: ServiceSettings) -> None:
-        super().__init__(adapters_dir, max_in_flight=engine.max_queued, warmup_deadline_s=settings.warmup_deadline_s)
+        super().__init__(
+            adapters_dir, max_in_flight=settings.max_in_flight, warmup_deadline_s=settings.warmup_deadline_s
+        )
         from llm_service.engine import Engine
 
         self._loop = asyncio.new_event_loop()

@@ -175,13 +175,18 @@ class Engine:
         if final is None or not final.finished:
             raise ModelError(f"{self.name}: the engine ended request {request_id} without a reply")
         completion = final.outputs[0]
+        if completion.finish_reason not in ("stop", "length"):
+            raise Refused(
+                f"the engine ended this request with {completion.finish_reason!r} (a schema it cannot compile?)",
+                f"its log: {self.settings.log_file or 'the standard error of its process'}",
+            )
         self._finished += 1
         if ref is not None:
             self._served[ref.role] = max(ref.version, self._served.get(ref.role, 0))
         stats = final.metrics
         return Reply(
             text=completion.text,
-            finish_reason=completion.finish_reason or "",
+            finish_reason=completion.finish_reason,
             prompt_tokens=len(prompt),
             reply_tokens=len(completion.token_ids),
             model=self.model,

@@ -16,6 +16,7 @@ class FakeClient(Client):
     Args:
         script: what to answer: a function of the request, or texts (and errors to raise) that are repeated in turn.
         adapters_dir: a run's `adapters/` folder, if published versions matter to the test.
+        max_in_flight: requests at once; further callers wait within their deadline.
 
     Attributes:
         requests: every request that was asked, in order.
@@ -25,8 +26,9 @@ class FakeClient(Client):
         self,
         script: Callable[[Request], str | LLMServiceError] | Iterable[str | LLMServiceError],
         adapters_dir: Path | str | None = None,
+        max_in_flight: int = 64,
     ) -> None:
-        super().__init__(adapters_dir, max_in_flight=64, warmup_deadline_s=10.0)
+        super().__init__(adapters_dir, max_in_flight=max_in_flight, warmup_deadline_s=10.0)
         if callable(script):
             self._answer = script
         else:

@@ -42,6 +42,7 @@ def make_tiny_model(
     fast.chat_template = CHAT_TEMPLATE
     fast.save_pretrained(directory)
 
+    torch.set_num_threads(1)
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=len(fast),
@@ -78,6 +79,7 @@ def make_adapter(
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    torch.set_num_threads(1)  # the machine is shared: threads that wait for each other cost minutes
     torch.manual_seed(version)
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     base = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)

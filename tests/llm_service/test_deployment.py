@@ -1,0 +1,187 @@
+"""The whole way, client to engine through Ray Serve: versions, deadlines, and a replica that dies."""
+
+import json
+import os
+import re
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from llm_service import service
+from llm_service.adapters import AdapterRef
+from llm_service.client import LLMClient
+from llm_service.errors import AdapterError, DeadlineExceeded, LLMServiceError, ModelError, ReplicaLost
+from llm_service.protocol import Reply
+from llm_service.settings import EngineSettings, ServiceSettings
+from tests.llm_service.conftest import ALPHA, BRAVO
+
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.vllm,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # inside ray.serve
+]
+
+CHAT = [{"role": "user", "content": "who are you?"}]
+RUN = "test run"
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_settings: EngineSettings) -> ServiceSettings:
+    return ServiceSettings(engine=tiny_settings, max_in_flight=16)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[dict]:
+    import ray
+    from ray import serve
+
+    context = ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield dict(context.address_info)
+    serve.shutdown()
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def app(cluster: dict, settings: ServiceSettings) -> str:
+    return service.deploy(RUN, settings, replicas=1, cpus=0.5, gpus=0)
+
+
+@pytest.fixture
+def client(app: str, adapters_dir: Path, settings: ServiceSettings) -> LLMClient:
+    return LLMClient(app, adapters_dir, settings)
+
+
+def test_a_model_that_cannot_be_served_is_named_before_anything_starts(cluster: dict) -> None:
+    nowhere = ServiceSettings(engine=EngineSettings(model="/no/such/model"))
+    with pytest.raises(ModelError, match="model directory /no/such/model is missing"):
+        service.deploy("bad", nowhere, replicas=1, cpus=0.1, gpus=0)
+
+
+def test_replies_come_through_the_client(client: LLMClient) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"n": {"enum": [1, 2, 3]}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
+    reply = client.ask(CHAT, max_tokens=32, deadline_s=60, schema=schema, temperature=1.0)
+    assert json.loads(reply.text)["n"] in (1, 2, 3)
+    assert (reply.role, reply.version) == (None, 0)
+
+
+def test_versions_are_switched_under_load_and_the_replica_keeps_its_process(
+    client: LLMClient, app: str, adapters_dir: Path, settings: ServiceSettings, alpha: AdapterRef, bravo: AdapterRef
+) -> None:
+    pid = client.report().pid
+    client.publish(alpha)
+    refiner = LLMClient(app, adapters_dir, settings)  # another client of the same run: it follows the pointer
+    with ThreadPoolExecutor(24) as pool:
+        futures = [pool.submit(refiner.ask, CHAT, max_tokens=24, deadline_s=60, role="actor") for _ in range(200)]
+        while sum(future.done() for future in futures) < 20:
+            time.sleep(0.001)
+        client.publish(bravo)
+        replies = [future.result() for future in futures]
+    assert {(reply.version, reply.text) for reply in replies} == {(1, ALPHA), (2, BRAVO)}
+    assert refiner.ask(CHAT, max_tokens=24, deadline_s=60, role="actor").text == BRAVO
+    report = client.report()
+    assert report.pid == pid
+    assert report.versions == {"actor": 2}
+
+
+def test_a_refused_version_leaves_the_published_one(client: LLMClient, alpha: AdapterRef, bravo: AdapterRef) -> None:
+    client.publish(bravo)
+    with pytest.raises(AdapterError, match="actor-v7.*missing"):
+        client.publish(AdapterRef("actor", 7, str(Path(alpha.path).parent / "actor-v7"), "0"))
+    assert client.ask(CHAT, max_tokens=24, deadline_s=60, role="actor").text == BRAVO
+
+
+def test_a_deadline_reaches_the_engine(client: LLMClient) -> None:
+    endless = {"type": "array", "items": {"enum": [1, 2]}, "minItems": 400}
+    with pytest.raises(DeadlineExceeded):
+        client.ask(CHAT, max_tokens=450, deadline_s=0.1, schema=endless)
+    until = time.monotonic() + 10
+    while client.report().in_flight and time.monotonic() < until:
+        time.sleep(0.02)
+    assert client.report().in_flight == 0
+
+
+def test_the_same_run_adopts_its_application_and_another_runs_is_left_alone(
+    client: LLMClient, app: str, settings: ServiceSettings
+) -> None:
+    from ray import serve
+
+    pid = client.report().pid
+    start = time.monotonic()
+    assert service.deploy(RUN, settings, replicas=1, cpus=0.5, gpus=0) == app
+    assert client.report().pid == pid
+    assert time.monotonic() - start < 10
+    service._apply("ace-llm-other", {**service._configured()[app]["args"], "run": "other", "cpus": 100.0}, None)
+    assert set(serve.status().applications) == {app, "ace-llm-other"}
+    service.delete("other")
+    assert client.report().pid == pid
+
+
+def test_metrics_are_at_rays_endpoint(client: LLMClient, cluster: dict, bravo: AdapterRef) -> None:
+    import ray
+
+    client.publish(bravo)
+    (node,) = ray.nodes()
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    wanted = {"ray_ace_llm_requests_in_flight", "ray_ace_llm_mean_batch", "ray_ace_llm_requests_total"}
+    version = re.compile(r'^ray_ace_llm_adapter_version\{[^}]*[Rr]ole="actor"[^}]*\} 2\.0$', re.M)
+    until, text = time.monotonic() + 40, ""
+    while time.monotonic() < until:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            text = answer.read().decode()
+        if version.search(text) and all(name in text for name in wanted):
+            return
+        time.sleep(0.5)
+    raise AssertionError("\n".join(line for line in text.splitlines() if "ace_llm" in line))
+
+
+def test_a_killed_engine_ends_its_replica_and_the_next_one_serves_the_published_version(
+    client: LLMClient, bravo: AdapterRef
+) -> None:
+    import psutil
+
+    client.publish(bravo)
+    before = client.report()
+    (core,) = [child for child in psutil.Process(before.pid).children() if "EngineCore" in child.name()]
+    endless = {"type": "array", "items": {"enum": [1, 2]}, "minItems": 400}
+
+    def ask(_: int) -> Reply | LLMServiceError:
+        try:
+            return client.ask(CHAT, max_tokens=450, deadline_s=60, temperature=1.0, schema=endless)
+        except LLMServiceError as error:
+            return error
+
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(ask, n) for n in range(4)]
+        while client.report().in_flight < 4:
+            time.sleep(0.005)
+        core.kill()
+        lost = [future.result(timeout=15) for future in waiting]
+    assert all(isinstance(error, ReplicaLost) for error in lost)
+    assert f"llm replica of {RUN} (pid {before.pid}) on {before.node}: its engine died; the end of its log:" in str(
+        lost[0]
+    )
+
+    until = time.monotonic() + 5
+    while os.path.exists(f"/proc/{before.pid}") and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not os.path.exists(f"/proc/{before.pid}")
+    reply = client.ask(CHAT, max_tokens=24, deadline_s=120, role="actor")
+    assert (reply.text, reply.version) == (BRAVO, 2)
+    assert client.report().pid != before.pid
+
+
+def test_a_deleted_application_refuses(client: LLMClient) -> None:
+    service.delete(RUN)
+    service.delete(RUN)  # nothing there is no error
+    with pytest.raises(ReplicaLost):
+        client.ask(CHAT, max_tokens=4, deadline_s=10)

@@ -1,0 +1,82 @@
+"""Bad models are named before half a minute of engine start."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from safetensors.numpy import save_file
+
+from llm_service import preflight
+from llm_service.errors import ModelError
+from llm_service.settings import EMBEDDED, EngineSettings, ServiceSettings
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    (tmp_path / "config.json").write_text(json.dumps({"max_position_embeddings": 512}))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    save_file({"w": np.zeros(1000, np.float32)}, tmp_path / "model.safetensors")
+    return tmp_path
+
+
+def _settings(model: Path, **fields: object) -> EngineSettings:
+    return EngineSettings(**({"model": str(model), "max_model_len": 512} | fields))
+
+
+def test_a_whole_model_passes(model: Path) -> None:
+    assert preflight.check_model(_settings(model)) == model
+    preflight.check_memory(_settings(model, kv_cache_gib=0.1), model)
+
+
+def test_embedded_is_the_shipped_directory() -> None:
+    assert EngineSettings().model_dir() == EMBEDDED
+
+
+def test_a_misspelt_setting_is_an_error() -> None:
+    with pytest.raises(ValidationError, match="max_lora"):
+        ServiceSettings.model_validate({"engine": {"max_lora": 2}})
+
+
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=f"model directory {tmp_path / 'nowhere'} is missing"):
+        preflight.check_model(_settings(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_each_missing_part_is_named(model: Path, name: str) -> None:
+    (model / name).unlink()
+    with pytest.raises(ModelError, match="config.json|tokenizer|weights"):
+        preflight.check_model(_settings(model))
+
+
+def test_torn_weights_are_named(model: Path) -> None:
+    path = model / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ModelError, match=r"model.safetensors: torn, \d+ bytes instead of \d+"):
+        preflight.check_model(_settings(model))
+
+
+def test_a_missing_shard_is_named(model: Path) -> None:
+    index = {"weight_map": {"w": "model-1.safetensors", "v": "model.safetensors"}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match="model-1.safetensors is missing"):
+        preflight.check_model(_settings(model))
+
+
+def test_a_context_longer_than_the_models_is_named(model: Path) -> None:
+    with pytest.raises(ModelError, match="max_model_len=600.*512"):
+        preflight.check_model(_settings(model, max_model_len=600))
+
+
+def test_too_little_memory_says_how_much_is_needed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "available_memory", lambda: 2 << 30)
+    with pytest.raises(ModelError, match=r"5\.2 GiB needed .*engine.kv_cache_gib 4.*2\.0 GiB free"):
+        preflight.check_memory(_settings(model, kv_cache_gib=4), model)
+
+
+def test_available_memory_is_what_the_machine_can_have() -> None:
+    assert 1 << 26 < preflight.available_memory() < 1 << 44
