@@ -53,11 +53,15 @@ class ShardReport:
     adopted: list[str] = field(default_factory=list)
     rebuilt: bool = False
 
-    def lines(self) -> list[str]:
-        """One sentence a finding."""
+    def problems(self) -> list[str]:
+        """What was lost or damaged, one sentence each."""
         found = [f"torn shard {name}: {why}; its rows are lost, the rest is read" for name, why in self.torn]
-        found += [f"shard {name} was sealed but not yet in the manifest: adopted" for name in self.adopted]
         return found + (["the manifest was missing or unreadable: rebuilt from the shards"] if self.rebuilt else [])
+
+    def lines(self) -> list[str]:
+        """Every finding, one sentence each."""
+        adopted = [f"shard {name} was sealed but not yet in the manifest: adopted" for name in self.adopted]
+        return self.problems() + adopted
 
 
 @dataclass(frozen=True)
@@ -242,27 +246,18 @@ class ShardLog:
         self._buffered += batch.num_rows
 
     def _open(self) -> LogIdentity | None:
-        manifest = self.folder / MANIFEST
-        files = (
-            sorted(p.name for p in self.folder.glob("*.arrow") if NAME.match(p.name)) if self.folder.is_dir() else []
-        )
-        numbers = (re.match(r"\d{8}", p.name) for p in self.folder.glob("*")) if self.folder.is_dir() else ()
-        self._sequence = max((int(number.group()) for number in numbers if number), default=0)
-        identity = None
-        if manifest.exists():
-            try:
-                data = json.loads(manifest.read_text())
-                identity = LogIdentity.from_json(data["identity"])
-                self.shards = [Shard(**shard) for shard in data["shards"]]
-                self.dropped = {str(k): int(v) for k, v in data["dropped"].items()}
-                self.next_id = int(data["next_id"])
-            except (ValueError, KeyError, TypeError):
-                self.shards, identity = [], None
+        names = sorted(path.name for path in self.folder.glob("*"))
+        files = [name for name in names if NAME.match(name)]
+        self._sequence = max((int(name[:8]) for name in names if name[:8].isdigit()), default=0)
+        identity = self._read_manifest()
+        if not self._writing and any(not self.path(shard.file).exists() for shard in self.shards):
+            # The run goes on and has compacted its log since the manifest was read.
+            identity = self._read_manifest()
+            files = [shard.file for shard in self.shards]
         if identity is None and files:
             identity = self._identity_from_shards(files)
             self.report.rebuilt = True
         for shard in list(self.shards):
-            self.path(shard.file)
             why = self._fault(shard)
             if why:
                 self._set_aside(shard.file, why)
@@ -270,6 +265,21 @@ class ShardLog:
         if self._writing:
             for leftover in self.folder.glob("*.tmp"):
                 leftover.unlink(missing_ok=True)
+        return identity
+
+    def _read_manifest(self) -> LogIdentity | None:
+        """Takes over what the manifest says; None when there is none that can be read."""
+        try:
+            data = json.loads((self.folder / MANIFEST).read_text())
+            identity = LogIdentity.from_json(data["identity"])
+            shards = [Shard(**shard) for shard in data["shards"]]
+            dropped = {str(k): int(v) for k, v in data["dropped"].items()}
+            next_id = int(data["next_id"])
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+            return None
+        for shard in shards:
+            self.path(shard.file)
+        self.shards, self.dropped, self.next_id = shards, dropped, next_id
         return identity
 
     def _fault(self, shard: Shard) -> str:
