@@ -49,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     llm = group("llm", "the language model")
     llm("build-embedded", "label decisions by replay and train the embedded model on them", _build, settings=True)
-    llm("serve", "serve the model on Ray Serve until Ctrl-C", settings=True)
+    llm("serve", "serve the model on Ray Serve until Ctrl-C", _serve, settings=True)
     llm("ask", "ask the model one question", _ask, settings=True)
     llm("eval", "measure the model on held-out decisions: replies that parse, survival regret", _eval, settings=True)
 
@@ -155,8 +155,17 @@ def _doctor(parser: argparse.ArgumentParser) -> None:
 def _build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", type=Path, required=True, metavar="DIR", help="folder of labels; labelling resumes")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="model folder to write")
-    parser.add_argument("--minutes", type=float, help="stop training the model after this time")
+    parser.add_argument(
+        "--stage", choices=("labels", "files", "train", "card", "all"), default="all", help="one stage (default: all)"
+    )
     parser.add_argument("--processes", type=int, default=2, help="labelling processes (default: 2)")
+    parser.add_argument("--label-minutes", type=float, metavar="MIN", help="time for labelling (default: 60 for all)")
+    parser.add_argument("--train-minutes", type=float, metavar="MIN", help="stop training the model after this time")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the model is trained")
+
+
+def _serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--port", type=int, default=8000, help="port on 127.0.0.1 (default: 8000)")
 
 
 def _ask(parser: argparse.ArgumentParser) -> None:

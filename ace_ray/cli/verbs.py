@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +73,142 @@ def doctor(args: argparse.Namespace) -> int:
     return 0 if found["fit"] else 1
 
 
+def finetune(args: argparse.Namespace) -> int:
+    from ace_ray.finetune.job import run_job
+
+    run_job(_run(args.run), args.role, say=print)
+    return 0
+
+
+def report(args: argparse.Namespace) -> int:
+    from ace_ray.evaluation.report import write_report
+
+    print(f"report: {write_report(_run(args.run))}")
+    return 0
+
+
 def export(args: argparse.Namespace) -> int:
     from ace_ray.agents.export import export as write
 
     folder = write(_run(args.run), args.folder)
     print(f"exported: {folder}")
     return 0
+
+
+def llm_build_embedded(args: argparse.Namespace) -> int:
+    from ace_ray.finetune.embedded import build_embedded
+
+    build_embedded(
+        args.labels,
+        args.out,
+        _settings(args).grid,
+        stage=args.stage,
+        processes=args.processes,
+        label_minutes=args.label_minutes,
+        train_minutes=args.train_minutes,
+        device=args.device,
+        say=print,
+    )
+    return 0
+
+
+def llm_serve(args: argparse.Namespace) -> int:
+    from llm_service.service import serve_forever
+
+    serve_forever(_settings(args).llm, port=args.port, say=print)
+    return 0
+
+
+def llm_ask(args: argparse.Namespace) -> int:
+    from llm_service.adapters import reference
+    from llm_service.client import LocalClient
+
+    settings = _settings(args)
+    question = sys.stdin.read() if args.prompt == "-" else args.prompt
+    adapter = reference(args.adapter) if args.adapter else None
+    with LocalClient(settings.llm.engine, None, settings.llm) as client:
+        reply = client.ask(
+            [{"role": "user", "content": question}],
+            max_tokens=settings.language.max_tokens,
+            deadline_s=settings.language.deadline_s,
+            temperature=settings.language.temperature,
+            adapter=adapter,
+        )
+    print(reply.text)
+    print(
+        f"\n{reply.model}{'' if adapter is None else f' + {adapter.name}'}: {reply.prompt_tokens} tokens read, "
+        f"{reply.reply_tokens} written, {reply.total_s:.2f} s, {reply.finish_reason}",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def llm_eval(args: argparse.Namespace) -> int:
+    from ace_ray.finetune.embedded_eval import evaluate_replies
+    from ace_ray.finetune.gate import client_replier, load_gate
+    from llm_service.adapters import reference
+    from llm_service.client import LocalClient
+    from llm_service.settings import EMBEDDED
+
+    settings = _settings(args)
+    cases = [case.labelled for case in load_gate(EMBEDDED, settings.finetune.gate_snapshots)]
+    adapter = reference(args.adapter) if args.adapter else None
+    with LocalClient(settings.llm.engine, None, settings.llm) as client:
+        found = evaluate_replies(cases, client_replier(client, adapter, settings.language))
+    means = found["all"]
+    print(f"{means['states']} held-out pivotal decisions, first-round replies at temperature 0")
+    print(f"  replies that parse       {100 * means['parsed']:6.1f} %")
+    print(f"  replies that can be used {100 * means['usable']:6.1f} %")
+    print(f"  survival regret          {means['model']:6.3f}  (share of the horizon; 0: as good as the best replayed)")
+    print(f"    of the first candidate {means['first']:6.3f}")
+    print(f"    of a random candidate  {means['random']:6.3f}")
+    if args.json:
+        _write(args.json, found)
+    return 0
+
+
+def replay_show(args: argparse.Namespace) -> int:
+    from ace_ray.replay.inspect import show
+
+    for line in show(_run(args.run) / "replay", args.last):
+        print(line)
+    return 0
+
+
+def replay_verify(args: argparse.Namespace) -> int:
+    from ace_ray.replay.inspect import verify
+
+    whole, lines = verify(_run(args.run) / "replay")
+    print("\n".join(lines))
+    return 0 if whole else 1
+
+
+def bench_screen(args: argparse.Namespace) -> int:
+    from ace_ray.grid.bench import measure_screen
+
+    return _print(measure_screen(_settings(args).grid, args.states))
+
+
+def bench_rollout(args: argparse.Namespace) -> int:
+    from ace_ray.grid.bench import measure_rollout
+
+    return _print(measure_rollout(_settings(args).grid, args.seconds))
+
+
+def bench_llm(args: argparse.Namespace) -> int:
+    from llm_service.bench import measure_engine
+
+    return _print(measure_engine(_settings(args).llm, args.requests, args.tokens))
+
+
+def bench_learner(args: argparse.Namespace) -> int:
+    from ace_ray.grid.engine import DecisionEngine
+    from ace_ray.grid.environment import make_env
+    from ace_ray.learner.bench import measure_learner
+
+    settings = _settings(args)
+    engine = DecisionEngine(make_env(settings.grid), settings.grid)
+    return _print(measure_learner(settings, engine.spec, args.seconds))
 
 
 def runs_list(args: argparse.Namespace) -> int:
@@ -103,8 +235,6 @@ def runs_list(args: argparse.Namespace) -> int:
 
 
 def cluster_start(args: argparse.Namespace) -> int:
-    import os
-
     from cluster import head
 
     started = head.start(
@@ -143,6 +273,11 @@ def cluster_status(args: argparse.Namespace) -> int:
 
 def _settings(args: argparse.Namespace) -> RunSettings:
     return load_settings(args.config, args.overrides)
+
+
+def _print(lines: list[str]) -> int:
+    print("\n".join(lines))
+    return 0
 
 
 def _run(name: str) -> Path:

@@ -1,0 +1,40 @@
+"""`ace bench`: each measurement runs, and its numbers are of the thing that it names."""
+
+import re
+
+import pytest
+
+from ace_ray.config.grid import GridSettings
+from ace_ray.config.load import load_settings
+from ace_ray.grid.bench import measure_rollout, measure_screen
+from ace_ray.grid.engine import EngineSpec
+
+
+def number(line: str) -> float:
+    found = re.search(r"(\d+\.\d+)", line)
+    assert found, line
+    return float(found.group(1))
+
+
+@pytest.mark.unit
+def test_the_screen_is_timed_apart_from_the_whole_decision() -> None:
+    head, rank, decide = measure_screen(GridSettings(), states=3)
+    assert "67,106 actions, 3 states" in head
+    assert 0 < number(rank) < number(decide)
+
+
+@pytest.mark.unit
+def test_the_rollout_counts_decisions_and_the_steps_between_them() -> None:
+    _, decisions, steps = measure_rollout(GridSettings(), seconds=1.0)
+    assert 0 < number(decisions) <= number(steps)
+
+
+@pytest.mark.unit
+def test_the_learner_is_measured_on_the_shapes_of_the_grid() -> None:
+    from ace_ray.learner.bench import measure_learner
+
+    settings = load_settings(overrides=["learner.batch=4", "policy.hidden=8", "policy.heads=1", "policy.layers=1"])
+    spec = EngineSpec(slots=4, slot_features=3, context_features=5, lines=2, outages=1)
+    shapes, updates = measure_learner(settings, spec, seconds=0.2)
+    assert shapes == "4 slots of 3 features, 5 state features, batch 4"
+    assert number(updates) > 0
