@@ -18,7 +18,7 @@ from ace_ray.grid.model import FloatArray, GridModel, GridState, IntArray, limit
 from ace_ray.grid.screen import PER_LINE
 
 MAX_ITERATIONS = 10
-TOLERANCE_MVA = 1e-3  # largest imbalance of a bus in a row of the sweep
+TOLERANCE_MVA = 1e-4  # largest imbalance of a bus in a row of the sweep
 _STATE_TOLERANCE = 1e-8
 _CACHED_ACTIONS = 20_000
 

@@ -20,12 +20,21 @@ from ace_ray.grid.screen import Outages, Rows
 
 def attackable_lines(env: Any) -> list[int]:
     """Lines that the environment's opponent may disconnect; empty without one."""
-    lines = getattr(getattr(env, "_opponent", None), "_lines_ids", None)
-    if lines is None:
-        names = list(map(str, env.name_line))
+    opponent = getattr(env, "_opponent", None)
+    areas = getattr(opponent, "list_opponents", None) or [opponent]
+    lines = {int(line) for area in areas for line in getattr(area, "_lines_ids", None) or []}
+    if not lines:
+        names = {str(name): line for line, name in enumerate(env.name_line)}
         attacked = (getattr(env, "_kwargs_opponent", None) or {}).get("lines_attacked", [])
-        lines = [names.index(str(name)) for name in np.ravel(attacked) if str(name) in names]
-    return sorted({int(line) for line in lines})
+        lines = {names[name] for name in _flat(attacked) if name in names}
+    return sorted(lines)
+
+
+def _flat(names: Any) -> list[str]:
+    """Names out of nested lists: opponents of several areas name theirs by area."""
+    if isinstance(names, str):
+        return [names]
+    return [name for part in names for name in _flat(part)]
 
 
 class Security:
