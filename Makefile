@@ -40,9 +40,10 @@ format: setup
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-# docs/configuration.md from the settings; docs/commands.md from the parser of `ace`.
+# The pages of docs/ that are made from the code.
 docs: setup
 	$(PY) -m ace_ray.config.reference
+	$(PY) -m ace_ray.monitoring.reference
 
 # Resolves requirements/*.in anew.
 lock: setup

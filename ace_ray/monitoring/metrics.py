@@ -42,15 +42,20 @@ METRICS: dict[str, Metric] = {
     "ace_refinements_rejected": Metric("counter", "Refinements given up after the last round."),
     "ace_refinement_rounds": Metric("counter", "Rounds of refinement, the first ones included."),
     "ace_critic_edits": Metric("counter", "Rewards edited by the critic."),
-    # the language model
-    "ace_llm_requests_in_flight": Metric("gauge", "Requests inside the model replicas."),
-    "ace_llm_mean_batch": Metric("gauge", "Mean number of requests that an engine step ran together."),
-    "ace_llm_requests": Metric("counter", "Requests that the model replicas finished."),
-    "ace_llm_refused": Metric("counter", "Requests that the model replicas refused."),
     "ace_adapter_version": Metric(
-        "gauge", "Version of the adapter that a role is served with; 0: the base model.", ("role",)
+        "gauge", "Version of the adapter published for a role; 0: the base model.", ("role",)
     ),
     "ace_finetunings": Metric("counter", "Finished fine-tunings by the gate's decision.", ("outcome",)),
+}
+
+# Set by the model replicas themselves (llm_service/metrics.py), here for the page and for dashboards.
+REPLICA_METRICS: dict[str, Metric] = {
+    "ace_llm_requests_in_flight": Metric("gauge", "Requests inside the replica."),
+    "ace_llm_mean_batch": Metric("gauge", "Mean number of requests that an engine step ran together."),
+    "ace_llm_adapter_version": Metric(
+        "gauge", "Latest version of a role's adapter that the replica served.", ("role",)
+    ),
+    "ace_llm_requests": Metric("counter", "Finished requests; outcome is ok or the name of the error.", ("outcome",)),
 }
 
 

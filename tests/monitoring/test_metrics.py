@@ -3,11 +3,12 @@
 import re
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from ace_ray.monitoring.metrics import METRICS, Recorder
+from ace_ray.monitoring import reference
+from ace_ray.monitoring.metrics import METRICS, REPLICA_METRICS, Recorder
 
 
 @pytest.mark.unit
@@ -16,9 +17,30 @@ def test_the_names_that_dashboards_rest_on_exist() -> None:
         "ace_decisions_per_second", "ace_llm_requests_in_flight", "ace_llm_mean_batch", "ace_refinements_asked",
         "ace_refinements_salvageable", "ace_refinements_accepted", "ace_policy_staleness", "ace_adapter_version",
     }  # fmt: skip
-    assert wanted <= METRICS.keys()
-    assert all(re.fullmatch(r"ace(_[a-z0-9]+)+", name) for name in METRICS)
-    assert all(metric.description.endswith(".") for metric in METRICS.values())
+    every = {**METRICS, **REPLICA_METRICS}
+    assert wanted <= every.keys()
+    assert all(re.fullmatch(r"ace(_[a-z0-9]+)+", name) for name in every)
+    assert all(metric.description.endswith(".") for metric in every.values())
+
+
+@pytest.mark.unit
+def test_the_replicas_own_metrics_are_listed_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    from llm_service import metrics
+
+    made: dict[str, tuple[str, set[str]]] = {}
+
+    def noting(kind: str) -> Callable[..., None]:
+        return lambda name, description, tag_keys: made.update({name: (kind, set(tag_keys))})
+
+    monkeypatch.setattr(metrics, "Gauge", noting("gauge"))
+    monkeypatch.setattr(metrics, "Counter", noting("counter"))
+    metrics.ReplicaMetrics("smoke")
+    assert made == {name: (metric.kind, {"run", *metric.tags}) for name, metric in REPLICA_METRICS.items()}
+
+
+@pytest.mark.unit
+def test_the_page_of_metrics_is_what_the_code_says() -> None:
+    assert reference.PAGE.read_text(encoding="utf-8") == reference.render(), "docs/metrics.md is stale: run `make docs`"
 
 
 @pytest.mark.unit
@@ -72,8 +94,8 @@ def test_what_an_actor_sets_is_read_at_the_endpoint(endpoint: str) -> None:
             counters = {name: 1.0 for name in plain if METRICS[name].kind == "counter"}
             self.recorder.report(counters)
             self.recorder.report(plain)  # counters are running totals: brought up to, not added
-            self.recorder.report({"ace_llm_requests": 0.0})  # a replica that was replaced begins anew
-            self.recorder.report({"ace_llm_requests": 5.0})
+            self.recorder.report({"ace_critic_edits": 0.0})  # a replica that was replaced begins anew
+            self.recorder.report({"ace_critic_edits": 5.0})
             self.recorder.report({"ace_adapter_version": 3}, role="actor")
             self.recorder.report({"ace_finetunings": 1}, outcome="accepted")
 
@@ -89,7 +111,7 @@ def test_what_an_actor_sets_is_read_at_the_endpoint(endpoint: str) -> None:
     for i, (name, metric) in enumerate(METRICS.items()):
         labels, value = found[name + ("_total" if metric.kind == "counter" else "")]
         assert 'run="smoke"' in labels
-        if name == "ace_llm_requests":
+        if name == "ace_critic_edits":
             assert value == i + 2.0 + 5.0
         elif not metric.tags:
             assert value == i + 2.0, name
