@@ -9,8 +9,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 _HEAD = """# Metrics
 
 Made from the code by `make docs`; do not edit. A run, and its model replicas (`ace_llm_...`), set these through
-`ray.util.metrics`; Ray serves them in Prometheus' text format on every node, named `ray_` + name, counters with `_total`
-behind. Each carries the tag `run`.
+`ray.util.metrics`; Ray serves them in Prometheus' text format on every node, named `ray_` + name, counters with
+`_total` behind. Each carries the tag `run`.
 The run's own go to TensorBoard too (`tensorboard --logdir RUN/metrics`).
 
 | metric | kind | further tags | meaning |
