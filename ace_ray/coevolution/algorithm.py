@@ -23,9 +23,9 @@ from ray.rllib.utils.metrics import LEARNER_RESULTS
 
 from ace_ray.coevolution import checkpoint
 from ace_ray.coevolution.config import ACEConfig
-from ace_ray.coevolution.remote import get
+from ace_ray.coevolution.remote import ask
 from ace_ray.coevolution.stall import StallWatch
-from ace_ray.config.errors import RunFolderError, WorkerError
+from ace_ray.config.errors import RunFolderError
 from ace_ray.learner import state as learner_state
 from ace_ray.learner.batch import learner_batch
 from ace_ray.policy.checkpoint import PolicyCard
@@ -36,6 +36,7 @@ SAMPLE, WEIGHTS = "sample", "weights"
 STEP_SECONDS = 1.0
 RECENT_EPISODES = 50
 RECENT_DECISIONS = 200
+LOST_IDS = 100_000  # more than workers and refiners can hold reserved when the replay actor dies
 
 
 class ACE(Algorithm):
@@ -58,7 +59,7 @@ class ACE(Algorithm):
         self._update_seconds = 0.2
         super().setup(config)
         self.replay = self.config.replay
-        self.limits: dict[str, Any] = get(self.replay.limits.remote())
+        self.limits: dict[str, Any] = ask(self.replay, "limits")
         self.watch = StallWatch(self.config.run.rollout.stalled_s)
         self.publish()
 
@@ -71,7 +72,9 @@ class ACE(Algorithm):
 
     def training_step(self) -> None:
         """Collect, learn, publish; returns after about a second."""
-        self.limits = get(self.replay.limits.remote())
+        self.limits = ask(self.replay, "limits")
+        if self.limits["updates"] < self.updates:
+            self._replay_restarted()
         due = self.limits["updates_due"]
         self._collect(wait_s=0.0 if due else STEP_SECONDS / 2)
         if due:
@@ -98,6 +101,13 @@ class ACE(Algorithm):
                 self._failed(worker, error)
         self.watch.check()
 
+    def _replay_restarted(self) -> None:
+        """A restarted replay knows its sealed rows, but not how many updates were made nor which ids are in use."""
+        log.warning("the replay actor was restarted: rows that were not sealed yet are lost")
+        ask(self.replay, "set_updates", self.updates)
+        ask(self.replay, "reserve", LOST_IDS)
+        self.limits = ask(self.replay, "limits")
+
     def _failed(self, worker: int, error: str) -> None:
         """A runner that raised may be in any state: it is restarted, and RLlib's probe finds it again."""
         if self.watch.error(f"rollout worker {worker}", error):
@@ -115,7 +125,7 @@ class ACE(Algorithm):
 
     def _learn(self, due: int) -> None:
         n = int(np.clip(STEP_SECONDS / self._update_seconds, 1, 32))
-        batches = get(self.replay.sample.remote(self.config.run.learner.batch, min(due, n)))
+        batches = ask(self.replay, "sample", self.config.run.learner.batch, min(due, n))
         start = time.monotonic()
         for rows in batches:
             results = self.learner_group.update(batch=learner_batch(rows))
@@ -147,7 +157,7 @@ class ACE(Algorithm):
         state = {
             "policy": learner_state.policy_weights(self.learner_group),
             "version": self.updates,
-            "memory": get(self.replay.memory.remote()),
+            "memory": ask(self.replay, "memory"),
         }
         reference = ray.put(state)
         self.env_runner_group.foreach_env_runner_async(
@@ -176,12 +186,9 @@ class ACE(Algorithm):
             RunFolderError: Disk full or not writable.
             WorkerError: The replay actor is gone.
         """
-        try:
-            get(self.replay.seal.remote())
-            stats = get(self.replay.stats.remote())
-            memory = get(self.replay.memory.remote())
-        except ray.exceptions.RayActorError as error:
-            raise WorkerError(f"the replay actor died: {error}", "resume the run: sealed shards are kept") from error
+        ask(self.replay, "seal")
+        stats = ask(self.replay, "stats")
+        memory = ask(self.replay, "memory")
         grid = self.config.grid
         assert grid is not None
 
@@ -207,7 +214,7 @@ class ACE(Algorithm):
         self.updates = int(counters["updates"])
         self.episodes = int(counters["episodes"])
         self._iteration = int(counters["iteration"])
-        get(self.replay.set_updates.remote(self.updates))
+        ask(self.replay, "set_updates", self.updates)
         self.publish()
         return counters
 

@@ -51,11 +51,12 @@ def connect(settings: RunSettings) -> Cluster:
             raise ResourceError(
                 f"no Ray cluster at {address}: {error}", "start one (`ace cluster start`), or unset RAY_ADDRESS"
             ) from error
-        memory = None
     else:
         # Before Ray is started: a head that cannot hold the profile is not worth starting.
-        memory = resources.available_memory_mb()
-        resources.check(rows, {"CPU": resources.logical_cpus(), "GPU": _gpus()}, memory)
+        resources.check(rows, {"CPU": resources.logical_cpus(), "GPU": _gpus()})
+        free = resources.available_memory_mb()
+        if free is not None:
+            resources.check_memory(settings, free)
         context = ray.init(
             address="local",
             num_cpus=resources.logical_cpus(),
@@ -65,8 +66,10 @@ def connect(settings: RunSettings) -> Cluster:
             log_to_driver=False,
             logging_level=QUIET,
         )
+    for noisy in ("ray", "ray.rllib", "ray.tune"):
+        logging.getLogger(noisy).setLevel(QUIET)
     url = getattr(context, "dashboard_url", "") or ""
-    resources.check(rows, ray.cluster_resources(), None)
+    resources.check(rows, ray.cluster_resources())
     return Cluster(local=not attached, dashboard=f"http://{url}" if url else "")
 
 

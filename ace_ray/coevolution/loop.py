@@ -9,7 +9,7 @@ import numpy as np
 
 from ace_ray.coevolution.algorithm import ACE
 from ace_ray.coevolution.refinement import Refinement
-from ace_ray.coevolution.remote import get
+from ace_ray.coevolution.remote import ask
 from ace_ray.coevolution.run_folder import RunFolder
 from ace_ray.coevolution.signals import StopSignals
 from ace_ray.config.run import RunSettings
@@ -70,7 +70,7 @@ class TrainingLoop:
                 self._learner |= _numbers(self.algorithm.train())
                 if self._clock() - self._checked >= CHECK_SECONDS:
                     self._checked = self._clock()
-                    self.refinement.check(get(self.algorithm.replay.stats.remote()))
+                    self.refinement.check(ask(self.algorithm.replay, "stats"))
                 if self._clock() - self._reported[0] >= REPORT_SECONDS:
                     self.report()
                 if self._clock() - self._saved >= self.settings.checkpoint.every_s:
@@ -92,7 +92,7 @@ class TrainingLoop:
 
     def report(self) -> None:
         """One progress line, and the same numbers to TensorBoard and Ray's metrics."""
-        stats = get(self.algorithm.replay.stats.remote())
+        stats = ask(self.algorithm.replay, "stats")
         now = self._progress(stats)
         self._reported = (self._clock(), now.decisions)
         log.info("%s", progress_line(now))
@@ -114,7 +114,7 @@ class TrainingLoop:
         """
         try:
             self.refinement.stop(in_order)
-            get(self.algorithm.replay.seal.remote())
+            ask(self.algorithm.replay, "seal")
         finally:
             self._events.close()
             self.algorithm.stop()
@@ -128,7 +128,8 @@ class TrainingLoop:
     def _progress(self, stats: dict[str, Any]) -> Progress:
         algorithm, budget = self.algorithm, self.settings.budget
         when, before = self._reported
-        survival = [episode["survival"] for episode in algorithm.recent_episodes]
+        # Hard starts begin late in a scenario: they say nothing of the share that a whole episode survives.
+        survival = [e["survival"] for e in algorithm.recent_episodes if not e.get("hard_start")]
         stale = algorithm.recent_staleness
         refinement = stats["refinement"]
         return Progress(

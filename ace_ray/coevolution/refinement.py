@@ -9,7 +9,7 @@ from typing import Any
 from ace_ray.coevolution.config import Grid
 from ace_ray.coevolution.connect import Cluster
 from ace_ray.coevolution.finetuning import Finetuning, connect_jobs
-from ace_ray.coevolution.remote import get
+from ace_ray.coevolution.remote import ask
 from ace_ray.coevolution.run_folder import RunFolder
 from ace_ray.config.errors import ResourceError
 from ace_ray.config.run import RunSettings
@@ -124,7 +124,7 @@ def seed_queue(replay: Any, seeds: list[Seed], capacity: int) -> int:
     chosen = seeds[:capacity]
     if not chosen:
         return 0
-    first = get(replay.reserve.remote(len(chosen)))
+    first = ask(replay, "reserve", len(chosen))
     pending = [
         PendingRefinement(
             id=first + i,
@@ -136,5 +136,5 @@ def seed_queue(replay: Any, seeds: list[Seed], capacity: int) -> int:
         )
         for i, seed in enumerate(chosen)
     ]
-    get(replay.push.remote(pending))
+    ask(replay, "push", pending)
     return len(chosen)

@@ -1,10 +1,13 @@
-"""Results of remote calls, with our own errors as they were raised."""
+"""Calls on the replay actor from the driver: our own errors as they were raised, and patience while it is restarted."""
 
+import time
 from typing import Any
 
 import ray
 
-from ace_ray.config.errors import AceError
+from ace_ray.config.errors import AceError, WorkerError
+
+RESTART_SECONDS = 120.0
 
 
 def get(ref: ray.ObjectRef | list[ray.ObjectRef]) -> Any:
@@ -15,3 +18,27 @@ def get(ref: ray.ObjectRef | list[ray.ObjectRef]) -> Any:
         if isinstance(error.cause, AceError):
             raise error.cause from None
         raise
+
+
+def ask(replay: ray.actor.ActorHandle, method: str, *args: Any) -> Any:
+    """Calls a method of the replay actor; waits while Ray restarts it (it restores itself from its shards).
+
+    Raises:
+        WorkerError: It is gone for good.
+        AceError: What it raised itself, such as a full disk.
+    """
+    until = time.monotonic() + RESTART_SECONDS
+    while True:
+        try:
+            return get(getattr(replay, method).remote(*args))
+        except ray.exceptions.ActorUnavailableError as error:
+            problem: Exception = error
+        except ray.exceptions.RayActorError as error:
+            raise _gone(error) from error
+        if time.monotonic() > until:
+            raise _gone(problem) from problem
+        time.sleep(0.5)
+
+
+def _gone(error: Exception) -> WorkerError:
+    return WorkerError(f"the replay actor died: {error}", "resume the run: what was sealed is kept")

@@ -15,7 +15,7 @@ from ace_ray.coevolution.config import ACEConfig, Grid
 from ace_ray.coevolution.connect import Cluster, check_visible, connect
 from ace_ray.coevolution.ending import final_table
 from ace_ray.coevolution.loop import TrainingLoop
-from ace_ray.coevolution.remote import get
+from ace_ray.coevolution.remote import ask
 from ace_ray.coevolution.run_folder import RunFolder, Status, locate, open_new, reopen, saved_settings
 from ace_ray.coevolution.signals import Stopped, StopSignals
 from ace_ray.config.load import load_settings
@@ -99,7 +99,7 @@ def start(
 ) -> TrainingLoop:
     """Starts replay, runners, learner and refiners; continues from the last checkpoint if the run has one."""
     replay = start_replay(folder.replay, settings, grid.identity)
-    for line in get(replay.report.remote()):
+    for line in ask(replay, "report"):
         log.warning("replay: %s", line)
     config = ACEConfig.from_settings(
         ACE,

@@ -39,6 +39,10 @@ def test_what_does_not_fit_is_named():
     assert "resources.llm_gpu (1)" in error.value.remedy
 
 
-def test_too_little_memory_is_named():
-    with pytest.raises(ResourceError, match="MB of memory, the machine has 1000 MB free"):
-        resources.check(resources.processes(settings()), {"CPU": 2.0}, memory_mb=1000)
+def test_too_little_memory_is_named_with_what_to_lower():
+    resources.check_memory(settings(), free_mb=12_000)
+    with pytest.raises(ResourceError, match="this machine has 1000 MB free") as error:
+        resources.check_memory(settings(), free_mb=1000)
+    assert "replay.capacity" in error.value.remedy
+    small = settings(replay={"capacity": 1000}, refine={"refiner": "off"})
+    assert resources.needed_memory_mb(small) < resources.needed_memory_mb(settings()) - 3000

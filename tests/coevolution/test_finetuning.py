@@ -1,0 +1,118 @@
+"""When fine-tuning jobs are submitted, and what is told of them; Ray's Jobs API is scripted."""
+
+import json
+
+import pytest
+
+from ace_ray.coevolution import finetuning
+from ace_ray.config.run import RunSettings
+
+pytestmark = pytest.mark.unit
+
+
+class Status(str):
+    def is_terminal(self) -> bool:
+        return self != "RUNNING"
+
+
+class ScriptedJobs:
+    def __init__(self) -> None:
+        self.submitted: list[dict] = []
+        self.status = Status("RUNNING")
+        self.refuse = 0
+        self.stopped: list[str] = []
+
+    def submit_job(self, *, entrypoint: str, **options) -> str:
+        if self.refuse:
+            self.refuse -= 1
+            raise RuntimeError("No available agent to submit job")
+        self.submitted.append({"entrypoint": entrypoint, **options})
+        return f"job-{len(self.submitted)}"
+
+    def get_job_status(self, job_id: str) -> Status:
+        return self.status
+
+    def get_job_logs(self, job_id: str) -> str:
+        return "Traceback\nModelError: gate file missing"
+
+    def stop_job(self, job_id: str) -> bool:
+        self.stopped.append(job_id)
+        return True
+
+
+@pytest.fixture
+def jobs(monkeypatch) -> ScriptedJobs:
+    monkeypatch.setattr(finetuning, "runtime_env", lambda: {"env_vars": {"PYTHONPATH": "/code"}})
+    return ScriptedJobs()
+
+
+@pytest.fixture
+def tuning(tmp_path, jobs) -> finetuning.Finetuning:
+    (tmp_path / "adapters").mkdir()
+    settings = RunSettings.model_validate({"finetune": {"every": 8}, "resources": {"finetune_cpu": 0.3}})
+    return finetuning.Finetuning(settings, tmp_path, jobs)
+
+
+def decided(folder, published: bool, number: int = 1) -> None:
+    record = {
+        "role": "actor", "version": number, "published": published, "seconds": 1.0,
+        "gate": {"present_regret": 0.5, "new_regret": 0.4, "states": 64},
+    }  # fmt: skip
+    (folder / "adapters" / f"finetune-{number:03d}.json").write_text(json.dumps(record))
+
+
+def test_a_job_is_submitted_every_n_newly_confirmed_refinements(tuning, jobs, tmp_path):
+    for confirmed in (0, 3, 7):
+        tuning.poll(confirmed)
+    assert not jobs.submitted
+    tuning.poll(9)
+    assert len(jobs.submitted) == 1 and tuning.running
+    job = jobs.submitted[0]
+    assert job["entrypoint"].endswith(f"-m ace_ray finetune {tmp_path}")
+    assert job["entrypoint_num_cpus"] == 0.3 and job["runtime_env"]
+    tuning.poll(30)
+    assert len(jobs.submitted) == 1, "one at a time"
+    decided(tmp_path, published=True)
+    jobs.status = Status("SUCCEEDED")
+    tuning.poll(30)
+    assert tuning.outcomes == {"published": 1, "refused": 0, "failed": 0} and not tuning.running
+    jobs.status = Status("RUNNING")
+    tuning.poll(16)
+    assert len(jobs.submitted) == 1, "counted from the last submission at 9"
+    tuning.poll(17)
+    assert len(jobs.submitted) == 2
+
+
+def test_a_refused_version_and_a_failed_job_are_told_apart(tuning, jobs, tmp_path, caplog):
+    tuning.poll(8)
+    decided(tmp_path, published=False)
+    jobs.status = Status("SUCCEEDED")
+    tuning.poll(8)
+    jobs.status = Status("FAILED")
+    tuning.poll(16)
+    tuning.poll(16)
+    assert tuning.outcomes == {"published": 0, "refused": 1, "failed": 1}
+    assert "gate file missing" in caplog.text
+
+
+def test_a_jobs_api_that_is_still_starting_is_asked_again(tuning, jobs):
+    jobs.refuse = 2
+    for _ in range(3):
+        tuning.poll(8)
+    assert len(jobs.submitted) == 1
+
+
+def test_at_the_end_a_job_that_does_not_come_to_its_gate_is_stopped(tuning, jobs):
+    tuning.poll(8)
+    tuning.finish(wait_s=0.0)
+    assert jobs.stopped == ["job-1"] and not tuning.running
+
+
+def test_a_resume_counts_from_where_the_run_was(tmp_path, jobs):
+    (tmp_path / "adapters").mkdir()
+    settings = RunSettings.model_validate({"finetune": {"every": 8}})
+    tuning = finetuning.Finetuning(settings, tmp_path, jobs, tuned_at=20)
+    tuning.poll(27)
+    assert not jobs.submitted
+    tuning.poll(28)
+    assert jobs.submitted
