@@ -39,6 +39,7 @@ class RuleSettings(Settings):
 
     reconnect: bool = Field(True, description="reconnect a line when simulate says that it is safe")
     revert: bool = Field(True, description="move back to the reference topology while the grid is calm")
+    revert_every: int = Field(4, ge=1, description="environment steps between two tries to revert a substation")
     rho_revert: float = Field(0.9, gt=0, description="max rho (simulated) under which a revert is allowed")
 
 

@@ -17,7 +17,7 @@ import lzma
 import os
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -58,8 +58,8 @@ def _count_lines(path: str) -> int:
     return lines + (last != b"\n")
 
 
-class _SharedSeries:
-    """What lets one parsed chronic serve many episodes: forks and deep copies share its arrays."""
+class FileSeries(GridStateFromFileWithForecasts):
+    """Injections, forecasts and planned maintenance from files; forks and deep copies share the parsed arrays."""
 
     @staticmethod
     def _file_len(path: str, ending: str) -> int:
@@ -96,10 +96,6 @@ class _SharedSeries:
         new.space_prng = copy.deepcopy(self.space_prng, memo)
         memo[id(self)] = new
         return new
-
-
-class FileSeries(_SharedSeries, GridStateFromFileWithForecasts):
-    """Injections, forecasts and planned maintenance from files."""
 
     def check_validity(self, backend: Any) -> None:
         if self._has_forecasts():
@@ -139,7 +135,7 @@ class SeriesCache:
 
     def __init__(self, capacity_bytes: int) -> None:
         self.capacity_bytes = capacity_bytes
-        self._items: OrderedDict[tuple, tuple[_SharedSeries, int]] = OrderedDict()
+        self._items: OrderedDict[tuple, tuple[FileSeries, int]] = OrderedDict()
         self._bytes = 0
 
     def get(self, key: tuple) -> Any | None:
@@ -149,7 +145,7 @@ class SeriesCache:
         self._items.move_to_end(key)
         return item[0]
 
-    def put(self, key: tuple, series: _SharedSeries) -> None:
+    def put(self, key: tuple, series: FileSeries) -> None:
         size = series.freeze()
         self._items[key] = (series, size)
         self._bytes += size
@@ -172,16 +168,18 @@ def reserve_cache(megabytes: int) -> None:
 class CachedMultifolder(Multifolder):
     """Grid2Op's `Multifolder` with parsed chronics kept in memory (see the module docstring)."""
 
+    _max_iter: int
+
     def __init__(self, path: str, gridvalueClass: type = GridStateFromFile, **kwargs: Any) -> None:
         super().__init__(path=path, gridvalueClass=gridvalueClass, **kwargs)
         self._draws_maintenance = issubclass(gridvalueClass, GridStateFromFileWithForecastsWithMaintenance)
 
     def initialize(
         self,
-        order_backend_loads: Iterable[str],
-        order_backend_prods: Iterable[str],
-        order_backend_lines: Iterable[str],
-        order_backend_subs: Iterable[str],
+        order_backend_loads: Sequence[str],
+        order_backend_prods: Sequence[str],
+        order_backend_lines: Sequence[str],
+        order_backend_subs: Sequence[str],
         names_chronics_to_backend: dict | None = None,
     ) -> None:
         """Start the chronic chosen last; same order of random draws as `Multifolder.initialize`."""

@@ -78,15 +78,14 @@ def training_scenarios(settings: GridSettings, seed: int) -> Iterator[Scenario]:
     if not chronics:
         raise DataError(f"data set '{data.id}' has no training chronics", "set grid.data to one that has")
     rng = np.random.default_rng(seed)
-    env, windows = settings.env, {c: _window("train", c, data) for c in chronics}
     while True:
         for index in rng.permutation(len(chronics)):
             chronic = chronics[index]
-            first, end, whole = windows[chronic]
+            first, end, whole = _window("train", chronic, data)
             latest = max(first, end - _SHORTEST)
             start = int(rng.integers(first, latest + 1))
             cap = None if whole else end - start
-            yield Scenario(env, data.id, chronic, int(rng.integers(*_TRAINING_SEEDS)), start, cap)
+            yield Scenario(settings.env, data.id, chronic, int(rng.integers(*_TRAINING_SEEDS)), start, cap)
 
 
 def _options(text: str) -> tuple[str, dict[str, str]]:

@@ -107,7 +107,7 @@ def test_a_split_is_reverted_one_substation_a_step_while_the_grid_is_calm(env, c
 
 def test_a_split_stays_while_its_substation_rests_or_the_grid_is_loaded_or_security_forbids(env, catalogue, scenario):
     resting = Watched(split(env, catalogue, scenario, steps=1))
-    assert Rules(catalogue, RuleSettings()).revert(resting) is None and resting.simulated == 0
+    assert Rules(catalogue, RuleSettings(revert_every=1)).revert(resting) is None and resting.simulated == 0
     obs = split(env, catalogue, scenario)
     high = float(obs.rho.max())
     assert Rules(catalogue, RuleSettings(rho_revert=high - 0.01)).revert(obs) is None
@@ -127,3 +127,10 @@ def test_each_rule_can_be_switched_off(env, catalogue, scenario, line):
     assert Rules(catalogue, RuleSettings(reconnect=False)).calm_action(out) == ()
     moved = split(env, catalogue, scenario)
     assert Rules(catalogue, RuleSettings(revert=False)).calm_action(moved) == ()
+
+
+def test_a_revert_is_tried_every_few_steps_only(env, catalogue, scenario):
+    obs = Watched(split(env, catalogue, scenario, steps=4))
+    assert obs.current_step % 4 and Rules(catalogue, RuleSettings(revert_every=4)).revert(obs) is None
+    assert obs.simulated == 0
+    assert Rules(catalogue, RuleSettings(revert_every=1)).revert(obs) == catalogue.reference(28)
