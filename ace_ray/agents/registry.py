@@ -13,11 +13,9 @@ from grid2op.Agent import BaseAgent
 from ace_ray.agents.base import RuleAgent
 from ace_ray.agents.baseline import DoNothing, Reconnect
 from ace_ray.agents.greedy import Greedy, GreedyChecked
-from ace_ray.agents.policy import PolicyAgent, PolicyChecked
 from ace_ray.config.errors import AceError, ConfigError
 from ace_ray.config.grid import GridSettings
 from ace_ray.grid.engine import DecisionEngine
-from ace_ray.policy import checkpoint
 
 RULE_AGENTS: dict[str, type[RuleAgent]] = {
     "do-nothing": DoNothing,
@@ -25,7 +23,7 @@ RULE_AGENTS: dict[str, type[RuleAgent]] = {
     "greedy": Greedy,
     "greedy+check": GreedyChecked,
 }
-POLICY_AGENTS: dict[str, type[PolicyAgent]] = {"policy": PolicyAgent, "policy+check": PolicyChecked}
+POLICY_AGENTS = ("policy", "policy+check")
 KNOWN = (*RULE_AGENTS, "policy:RUN[@0|@N]", "policy+check:RUN[@0|@N]", "module:make_agent")
 RUNS = "ACE_RUNS"
 
@@ -50,8 +48,10 @@ def make(spec: str, env: Any, settings: GridSettings) -> BaseAgent:
         return RULE_AGENTS[spec](env.action_space, DecisionEngine(env, settings))
     kind, _, rest = spec.partition(":")
     if kind in POLICY_AGENTS and rest:
-        engine = DecisionEngine(env, settings)
-        return POLICY_AGENTS[kind].load(env.action_space, engine, policy_folder(rest), settings.env)
+        from ace_ray.agents.policy import PolicyAgent, PolicyChecked  # torch takes seconds, and only these need it
+
+        kinds: dict[str, type[PolicyAgent]] = {"policy": PolicyAgent, "policy+check": PolicyChecked}
+        return kinds[kind].load(env.action_space, DecisionEngine(env, settings), policy_folder(rest), settings.env)
     if ":" in spec:
         return _outside(spec, env)
     raise ConfigError(f"no agent is called {spec!r}", f"take one of: {', '.join(KNOWN)}")
@@ -61,6 +61,8 @@ def check(spec: str) -> None:
     """Raises what `make` would raise without an environment: unknown names, missing runs; cheap, before work starts."""
     kind, _, rest = spec.partition(":")
     if kind in POLICY_AGENTS and rest:
+        from ace_ray.policy import checkpoint
+
         checkpoint.load_card(policy_folder(rest))
     elif spec not in RULE_AGENTS and ":" not in spec:
         raise ConfigError(f"no agent is called {spec!r}", f"take one of: {', '.join(KNOWN)}")
@@ -72,6 +74,8 @@ def policy_folder(run: str) -> Path:
     Raises:
         AceError: no such run or checkpoint.
     """
+    from ace_ray.policy import checkpoint
+
     name, _, version = run.partition("@")
     folder = Path(name)
     if not folder.exists():

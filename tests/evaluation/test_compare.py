@@ -13,17 +13,8 @@ from .made import evaluation
 
 pytestmark = pytest.mark.unit
 
-ISSUE_KEYS = [
-    "agent",
-    "env",
-    "predicate",
-    "survival",
-    "reward",
-    "full_episodes",
-    "episodes",
-    "decision_ms",
-    "illegal_actions",
-]
+ISSUE_KEYS = ["agent", "env", "predicate", "survival", "reward", "full_episodes", "episodes", "decision_ms"]
+ISSUE_KEYS.append("illegal_actions")
 EPISODE_KEYS = ["chronic", "env_seed", "start_step", "steps", "max_steps", "decisions", "reward"]
 
 

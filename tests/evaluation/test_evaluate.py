@@ -1,0 +1,176 @@
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from grid2op.Agent import BaseAgent
+from grid2op.Episode import EpisodeData
+
+from ace_ray.agents.baseline import DoNothing
+from ace_ray.config.errors import AceError, ConfigError, DataError, WorkerError
+from ace_ray.evaluation import pool
+from ace_ray.evaluation.episodes import save_episode
+from ace_ray.evaluation.evaluate import evaluate, evaluate_all
+from ace_ray.evaluation.play import play, refused
+from ace_ray.evaluation.result import load
+from ace_ray.grid.engine import DecisionEngine
+from ace_ray.grid.scenario import Scenario, reset_to
+
+pytestmark = pytest.mark.unit
+
+SHORT = "chronics=0;seeds=0-1;steps=30"
+
+
+def scenario(**changes):
+    return replace(Scenario("l2rpn_neurips_2020_track1", "shipped", "Scenario_august_dummy", 3, 0, 40), **changes)
+
+
+@pytest.fixture(scope="module")
+def nothing(env, grid_settings):
+    env.reset()
+    return DoNothing(env.action_space, DecisionEngine(env, grid_settings))
+
+
+class Scripted(BaseAgent):
+    """Plays one action at one step and does nothing else."""
+
+    def __init__(self, action_space, step, action):
+        super().__init__(action_space)
+        self.at, self.action, self.count = step, action, 0
+
+    def reset(self, obs):
+        self.count = 0
+
+    def act(self, observation, reward, done=False):
+        self.count += 1
+        return self.action if self.count - 1 == self.at else self.action_space({})
+
+
+def test_a_full_episode_has_all_steps_and_the_sum_of_step_rewards(env, nothing, grid_settings):
+    played = play(env, nothing, scenario(max_steps=25), grid_settings)
+    assert (played.episode.steps, played.episode.max_steps, played.blackout) == (25, 25, False)
+    obs, total = reset_to(env, scenario()), 0.0
+    for _ in range(25):
+        obs = env.step(env.action_space())[0]
+        total += float(obs.load_p.sum() / obs.gen_p.sum()) - 0.9
+    assert played.episode.reward == pytest.approx(total, abs=1e-6)
+    assert played.episode.decisions == 0 and played.illegal_actions == 0
+
+
+def test_a_start_step_shortens_the_episode_and_it_still_ends_in_full(env, nothing, grid_settings):
+    played = play(env, nothing, scenario(start_step=850, max_steps=None), grid_settings)
+    assert (played.episode.steps, played.episode.max_steps, played.blackout) == (14, 14, False)
+
+
+def test_a_blackout_counts_the_steps_before_it_and_costs_one(env, grid_settings, nothing):
+    obs = reset_to(env, scenario())
+    catalogue = nothing.engine.catalogue
+    legal = np.flatnonzero(catalogue.legal(obs) & (catalogue.kind == 2))
+    deadly = next(a for a in (catalogue.action([i], obs) for i in legal) if obs.simulate(a)[2])
+    played = play(env, Scripted(env.action_space, 0, deadly), scenario(), grid_settings)
+    assert played.blackout and played.episode.steps == 0 and played.episode.reward == -1.0
+    last_step = play(env, Scripted(env.action_space, 0, deadly), scenario(max_steps=1), grid_settings)
+    assert last_step.blackout and last_step.episode.steps == 0  # not a full episode though its only step was played
+
+
+def test_illegal_ambiguous_and_void_actions_are_counted(env, grid_settings):
+    obs = reset_to(env, scenario())
+    space = env.action_space
+    present = space({"set_bus": {"lines_or_id": [(3, 1)]}})
+    illegal = space({"set_bus": {"substations_id": [(s, np.ones(env.sub_info[s], int)) for s in (1, 4)]}})
+    ambiguous = space({"set_bus": {"lines_or_id": [(3, 2)]}, "change_bus": {"lines_or_id": [3]}})
+    fine = space({"set_line_status": [(3, -1)]})
+    assert obs.line_status[3]
+    for action, count in ((present, 1), (illegal, 1), (ambiguous, 1), (fine, 0)):
+        played = play(env, Scripted(space, 1, action), scenario(max_steps=4), grid_settings)
+        assert played.illegal_actions == count, action
+
+
+def test_an_action_undone_in_its_own_step_is_void(env):
+    before = reset_to(env, scenario())
+    action = env.action_space({"set_bus": {"lines_or_id": [(3, 2)]}})
+    fine = {"is_illegal": False, "is_ambiguous": False}
+    assert refused(action, before, before, fine, dead=False)
+    assert not refused(action, before, before, fine, dead=True)
+    assert not refused(env.action_space(), before, before, fine, dead=False)
+
+
+def test_decisions_of_an_outside_agent_are_its_calls_in_overloads(env, grid_settings):
+    always = grid_settings.critical.model_copy(update={"rho_overloaded": 0.01})
+    agent = Scripted(env.action_space, 0, env.action_space())
+    played = play(env, agent, scenario(max_steps=6), grid_settings.model_copy(update={"critical": always}))
+    assert played.episode.decisions == 6 and len(played.decision_seconds) == 6
+    assert play(env, agent, scenario(max_steps=6), grid_settings).episode.decisions == 0
+
+
+def test_evaluates_in_parallel_as_in_one_process_and_writes_json(grid_settings, tmp_path):
+    both = evaluate_all(["do-nothing", "greedy"], SHORT, grid_settings, processes=2, progress=False)
+    for name, parallel in zip(("do-nothing", "greedy"), both, strict=True):
+        alone = evaluate(name, SHORT, grid_settings, processes=1, json_path=tmp_path / "x.json", progress=False)
+        assert alone.episodes == parallel.episodes and len(alone.episodes) == 2
+        assert load(tmp_path / "x.json") == alone
+    assert both[1].in_sample  # chronic 0 of the shipped data is the one that training sees
+    assert both[1].catalogue and both[1].versions["grid2op"] and both[1].predicate == "both"
+
+
+def test_env_and_data_may_be_given_beside_the_settings(grid_settings):
+    other = grid_settings.model_copy(update={"data": None})
+    found = evaluate("do-nothing", SHORT, other, data="shipped", processes=1, progress=False)
+    assert found.data == "shipped" and found.episodes[0].chronic == "Scenario_august_dummy"
+
+
+@pytest.mark.parametrize(
+    ("agent", "scenarios", "error"),
+    [("greedier", SHORT, ConfigError), ("policy:no_run", SHORT, AceError), ("greedy", "week:1", AceError)],
+)
+def test_bad_input_is_named_before_any_work(agent, scenarios, error, grid_settings, monkeypatch):
+    monkeypatch.setattr("ace_ray.evaluation.evaluate.play_all", lambda *_: pytest.fail("work was started"))
+    with pytest.raises(error) as caught:
+        evaluate(agent, scenarios, grid_settings, progress=False)
+    assert caught.value.remedy
+
+
+def test_a_worker_that_dies_is_an_error_with_its_role(grid_settings, tmp_path):
+    folder = tmp_path / "deadly_submission"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("import os\ndef make_agent(env, path):\n    os._exit(9)\n")
+    with pytest.raises(WorkerError, match="evaluation worker"):
+        evaluate(f"{folder}:make_agent", SHORT, grid_settings, processes=2, progress=False)
+
+
+def test_an_error_inside_a_worker_keeps_its_words_on_the_way_back(grid_settings):
+    jobs = [("greedy", grid_settings, scenario(chronic="no_such_week"))]
+    with pytest.raises(DataError, match="no_such_week") as caught:
+        list(pool.play_all(jobs, 1))
+    back = pickle.loads(pickle.dumps(caught.value))  # as multiprocessing sends it
+    assert (back.problem, back.remedy) == (caught.value.problem, caught.value.remedy) and back.remedy
+
+
+def test_an_episode_is_saved_as_episode_data_with_a_picture(env, grid_settings, tmp_path):
+    short = scenario(max_steps=12)
+    played = save_episode("greedy", short, grid_settings, tmp_path / "agent", figure=tmp_path / "step.png")
+    ((folder, name),) = EpisodeData.list_episode(str(tmp_path / "agent"))
+    data = EpisodeData.from_disk(folder, name)
+    assert name == "Scenario_august_dummy_seed3_start0"
+    assert int(data.meta["nb_timestep_played"]) == 12 and len(data.actions) == 12 and len(data.observations) == 13
+    assert np.nansum(data.rewards) == pytest.approx(played.episode.reward, abs=1e-4)
+    assert any(action.can_affect_something() for action in data.actions)
+    obs = reset_to(env, short)
+    for i in range(12):
+        assert np.allclose(data.observations[i].rho, obs.rho, atol=1e-6)
+        obs = env.step(data.actions[i])[0]
+    assert (tmp_path / "step.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    with pytest.raises(DataError, match="exists already"):
+        save_episode("greedy", short, grid_settings, tmp_path / "agent")
+
+
+def test_a_figure_of_a_step_that_is_not_there_is_an_error(grid_settings, tmp_path):
+    with pytest.raises(DataError, match="no environment step 50|step 50"):
+        save_episode(
+            "do-nothing",
+            scenario(max_steps=3),
+            grid_settings,
+            tmp_path / "agent",
+            figure=tmp_path / "x.png",
+            figure_step=50,
+        )
