@@ -28,16 +28,56 @@ by_reason, by_distance, accepted_by_round), 'edits', 'memory', 'hard_starts', 's
 
 from __future__ import annotations
 
+import fcntl
+import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import ray
 
+from ace_ray.config.errors import RunFolderError
 from ace_ray.config.run import RunSettings
 from ace_ray.replay.core import ReplayCore
 from ace_ray.replay.shards import LogIdentity
 
-ReplayActor = ray.remote(ReplayCore)
+FORMER_WRITER_S = 30.0
+
+
+class SingleWriter(ReplayCore):
+    """`ReplayCore` in a process of its own, alone on its folder.
+
+    A driver that is killed leaves its replay actor alive for some seconds; a resume waits for it here, or two writers
+    would number their shards alike.
+    """
+
+    def __init__(self, folder: Path, settings: RunSettings, identity: LogIdentity) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._writer = take_lock(folder / "lock", FORMER_WRITER_S)
+        super().__init__(folder, settings, identity)
+
+
+def take_lock(path: Path, wait_s: float) -> IO[str]:
+    """Locks a file for as long as the result is open.
+
+    Raises:
+        RunFolderError: another process still holds it after `wait_s` seconds.
+    """
+    file = path.open("a")
+    until = time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return file
+        except BlockingIOError:
+            if time.monotonic() > until:
+                file.close()
+                raise RunFolderError(
+                    f"another process writes the replay in {path.parent}", "stop the other run, then resume"
+                ) from None
+        time.sleep(0.2)
+
+
+ReplayActor = ray.remote(SingleWriter)
 
 
 def start_replay(

@@ -1,8 +1,8 @@
 """Compaction: refined rows and their originals are kept for ever, plain rows for the replay window.
 
 Shards that hold little that is still needed give their needed rows to one new shard a kind (`-kept` in its name) and
-are deleted; the manifest is the commit. Records of refinements are never dropped: they are small, and prompts and
-replies are what fine-tuning reads.
+are deleted; the manifest is the commit. Records of refinements are never dropped (they are small, and prompts and
+replies are what fine-tuning reads), but many small shards of them become one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ace_ray.replay.files import decode
 from ace_ray.replay.shards import Shard, ShardLog
 
 KEY = {"state": "id", "transition": "id", "edit": "transition_id"}
+MANY = 32  # shards of refinements that are worth merging
 
 
 def compact(log: ShardLog, window: int, keep_share: float = 0.5) -> int:
@@ -59,6 +60,10 @@ def compact(log: ShardLog, window: int, keep_share: float = 0.5) -> int:
         kept = pa.concat_tables(moved) if moved else None
         if kept is not None and kept.num_rows:
             new.append(log.write(kind, kept, kept=True))
+    told = [shard for shard in log.shards if shard.kind == "refinement"]
+    if len(told) >= MANY:
+        old += told
+        new.append(log.write("refinement", log.read("refinement"), kept=True))
     if not old:
         return 0
     log.replace(old, new, dropped)

@@ -190,3 +190,15 @@ def test_compaction_keeps_refined_rows_their_originals_and_the_window(tmp_path):
     assert len(again.read("refinement")) == 2 and again.dropped == {"rl": 58}
     assert sum(1 for _ in tmp_path.glob("*.arrow")) == len(again.shards)
     assert compact(again, window=20) == 0
+
+
+def test_compaction_merges_refinements_and_drops_none_of_them(tmp_path):
+    found = log(tmp_path)
+    for i in range(40):
+        found.append("refinement", [{"id": i}, {"id": i - 1, "status": "accepted"}])
+        found.seal(i + 1)
+    before = {(row["id"], row["status"]) for row in found.read("refinement").to_pylist()}
+    compact(found, window=10)
+    again = log(tmp_path)
+    assert {(row["id"], row["status"]) for row in again.read("refinement").to_pylist()} == before
+    assert len(again.shards) == 1 and again.verify() == []
