@@ -10,7 +10,8 @@ Who calls what (each is `replay.<name>.remote(...)`):
                 sample(n, batches=1) -> [batch, ...]   a dict of NumPy columns each (ReplayTable.sample); each batch
                                                        counts as one update, so: k = limits()['updates_due'], then
                                                        sample(settings.learner.batch, k) and update with each
-                set_updates(n)                         after loading a checkpoint (its own count of updates)
+                set_updates(n)                         the learner's own count of updates: after loading a checkpoint,
+                                                       and when limits() shows fewer (this process was restarted)
                 memory() -> [catalogue id, ...]        the proposal memory, for checkpoint and export
                 stats() -> dict                        everything to print or plot, JSON-able
                 report() -> [sentence, ...]            torn or adopted shards found when the folder was opened

@@ -32,6 +32,9 @@ from ace_ray.replay.table import ReplayTable
 MEMORY_SIZE = 512
 HARD_STARTS = 256
 EPISODES_KEPT = 8
+# Skipped at each opening: ids that were given away but never sealed may still be in a living worker's hands.
+ID_GAP = 1 << 20
+TRIES = 3  # refiners that may die over one decision before it is given up
 OPEN_EPISODES = 256
 
 
@@ -77,6 +80,7 @@ class ReplayCore:
         self._memory: dict[int, None] = {}  # catalogue ids confirmed better, the latest last
         self._hard: deque[list[Snapshot]] = deque(maxlen=HARD_STARTS)
         self._taken: dict[str, list[PendingRefinement]] = {}
+        self._given: Counter[int] = Counter()
         self._open: dict[str, list[dict[str, Any]]] = {}
         self._episodes: deque[list[dict[str, Any]]] = deque(maxlen=EPISODES_KEPT)
         self._finished = 0
@@ -163,12 +167,20 @@ class ReplayCore:
         """
         left = self._taken.get(worker) or self.queue.pop()
         self._taken[worker] = left
+        if left:
+            self._given[left[0].id] += 1
+            if self._given[left[0].id] > TRIES:
+                gone = f"{TRIES} refiners died over it"
+                self.finish(worker, RefinementResult(left[0], "failed", error=gone))
+                return self.pop(worker)
         return list(left)
 
     def finish(self, worker: str, result: RefinementResult) -> None:
         """Takes the outcome of one refinement: rows into table and shards, counts, proposal memory."""
         item = result.pending
         self._taken[worker] = [other for other in self._taken.get(worker, []) if other.id != item.id]
+        self._given.pop(item.id, None)
+        self.queue.discard(item.id)  # there again if this process was restarted while the refiner worked
         now = self._clock()
         rows = [dict(row, time=now) for row in result.transitions]
         accepted = self._store_refined(result, rows)
@@ -283,7 +295,7 @@ class ReplayCore:
 
     def _restore(self) -> None:
         found = restore(self.log, self.table, self.settings, HARD_STARTS)
-        self._next_id = found.next_id
+        self._next_id = found.next_id + ID_GAP if found.next_id else 0
         self.sources.update(found.sources)
         self.edits = found.edits
         for record in found.refinements:

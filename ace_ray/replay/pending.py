@@ -128,6 +128,10 @@ class PendingQueue:
             del self._items[item.id]
         return sorted(taken, key=lambda p: (p.distance, p.id))
 
+    def discard(self, id: int) -> None:
+        """Removes one refinement if it waits here."""
+        self._items.pop(id, None)
+
     def _tier(self) -> int:
         tiers = {TIER[p.reason] for p in self._items.values()}
         if tiers == {TIER["advantage"], TIER["seed"]}:
