@@ -67,7 +67,7 @@ def test_a_run_in_use_is_refused_and_a_killed_driver_leaves_no_lock(tmp_path):
         "import sys, time\n"
         "from ace_ray.coevolution import run_folder\n"
         "from ace_ray.config.run import RunSettings\n"
-        "run_folder.open_new(RunSettings(name='one', runs_root=sys.argv[1]))\n"
+        "folder = run_folder.open_new(RunSettings(name='one', runs_root=sys.argv[1]))\n"
         "print('locked', flush=True); time.sleep(60)\n"
     )
     other = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
@@ -112,3 +112,13 @@ def test_a_file_in_place_of_the_root_is_an_unwritable_root(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match="cannot write"):
         run_folder.open_new(RunSettings(runs_root=str(tmp_path / "file"), name="x"))
+
+
+def test_a_resume_waits_for_the_former_replay_writer_and_not_for_ever(tmp_path):
+    from ace_ray.replay.actor import take_lock
+
+    former = take_lock(tmp_path / "lock", 0.0)
+    with pytest.raises(RunFolderError, match="another process writes the replay"):
+        take_lock(tmp_path / "lock", 0.3)
+    former.close()
+    take_lock(tmp_path / "lock", 0.3).close()
