@@ -132,6 +132,9 @@ class LLMClient(Client):
         app: name of the Serve application (`service.app_name(run)`).
         adapters_dir: the run's `adapters/` folder.
 
+    Raises:
+        ReplicaLost: there is no such application.
+
     Needs a process that is connected to the Ray cluster, and a synchronous caller (a thread or a plain actor).
     """
 
@@ -140,9 +143,13 @@ class LLMClient(Client):
             adapters_dir, max_in_flight=settings.max_in_flight, warmup_deadline_s=settings.warmup_deadline_s
         )
         from ray import serve
+        from ray.serve.exceptions import RayServeException
 
         self._app = app
-        self._handle = serve.get_app_handle(app)
+        try:
+            self._handle = serve.get_app_handle(app)
+        except RayServeException as error:
+            raise ReplicaLost(f"{app} is not deployed on this cluster: {first_line(error)}") from None
 
     def _exchange(self, request: Request) -> Reply | Failure:
         import ray.exceptions

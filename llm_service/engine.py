@@ -58,7 +58,7 @@ class Engine:
         preflight.check_memory(self.settings, directory)
         self.fingerprint = model_fingerprint(directory)
         self.model = f"{directory.name}@{self.fingerprint[:8]}"
-        _set_environment(self.settings)
+        set_environment(self.settings)
         try:
             with logtail.output_to(self.settings.log_file):
                 self._llm = _start_vllm(self.settings, str(directory), self._meter)
@@ -262,7 +262,7 @@ def _sampling(request: Request) -> Any:
     )
 
 
-def _set_environment(settings: EngineSettings) -> None:
+def set_environment(settings: EngineSettings) -> None:
     """What vLLM reads from the environment; it must be there before the first import of vLLM."""
     os.environ.update(
         VLLM_NO_USAGE_STATS="1", VLLM_LOGGING_LEVEL=settings.log_level, VLLM_LOGGING_STREAM="ext://sys.stderr"
@@ -277,6 +277,33 @@ def _set_environment(settings: EngineSettings) -> None:
         )
 
 
+def engine_arguments(settings: EngineSettings, directory: str) -> dict[str, Any]:
+    """The settings in vLLM's words: arguments of `AsyncEngineArgs` and of `LLM`."""
+    arguments: dict[str, Any] = {
+        "model": directory,
+        "dtype": settings.dtype,
+        "seed": settings.seed,
+        "max_model_len": settings.max_model_len,
+        "max_num_seqs": settings.max_num_seqs,
+        "kv_cache_memory_bytes": int(settings.kv_cache_gib * (1 << 30)),
+        "gpu_memory_utilization": settings.gpu_memory_utilization,
+        "tensor_parallel_size": settings.tensor_parallel,
+        "enforce_eager": settings.enforce_eager,
+        "scheduling_policy": "priority",
+        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
+        "generation_config": "vllm",  # sampling is what the request says, not what the model's directory suggests
+        "disable_log_stats": True,  # vLLM's own loggers; the batch meter is given apart
+    }
+    if settings.lora:
+        arguments |= {
+            "enable_lora": True,
+            "max_loras": settings.max_loras,
+            "max_cpu_loras": 2 * settings.max_loras,
+            "max_lora_rank": settings.max_lora_rank,
+        }
+    return arguments
+
+
 def _start_vllm(settings: EngineSettings, directory: str, meter: BatchMeter) -> Any:
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
@@ -285,28 +312,5 @@ def _start_vllm(settings: EngineSettings, directory: str, meter: BatchMeter) -> 
     built_for = "cpu" if current_platform.is_cpu() else "cuda" if current_platform.is_cuda() else "neither cpu nor cuda"
     if built_for != settings.device:
         raise ModelError(f"engine.device={settings.device}, but the installed vLLM was built for {built_for}")
-    lora = {}
-    if settings.lora:
-        lora = {
-            "enable_lora": True,
-            "max_loras": settings.max_loras,
-            "max_cpu_loras": 2 * settings.max_loras,
-            "max_lora_rank": settings.max_lora_rank,
-        }
-    args = AsyncEngineArgs(
-        model=directory,
-        dtype=settings.dtype,
-        seed=settings.seed,
-        max_model_len=settings.max_model_len,
-        max_num_seqs=settings.max_num_seqs,
-        kv_cache_memory_bytes=int(settings.kv_cache_gib * (1 << 30)),
-        gpu_memory_utilization=settings.gpu_memory_utilization,
-        tensor_parallel_size=settings.tensor_parallel,
-        enforce_eager=settings.enforce_eager,
-        scheduling_policy="priority",
-        structured_outputs_config={"backend": "xgrammar", "disable_any_whitespace": True},
-        generation_config="vllm",  # sampling is what the request says, not what the model's directory suggests
-        disable_log_stats=True,  # vLLM's own loggers; ours is given below
-        **lora,
-    )
+    args = AsyncEngineArgs(**engine_arguments(settings, directory))
     return AsyncLLM.from_engine_args(args, stat_loggers=[meter.logger])

@@ -31,6 +31,9 @@ class HttpRequest(BaseModel):
 
 async def answer(http: Any, ask: Callable[[Request], Awaitable[Reply | Failure]]) -> dict[str, Any]:
     """Answer one HTTP request (a starlette Request): the fields of a Reply, or {"error": {kind, problem, remedy}}."""
+    if not http.headers.get("content-type", "").startswith("application/json"):
+        # A page in a browser cannot send this type to another origin unasked; the port is open to all of this machine.
+        return {"error": asdict(Failure("Refused", "the content type must be application/json"))}
     try:
         body = HttpRequest.model_validate_json(await http.body())
     except ValidationError as error:

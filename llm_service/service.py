@@ -17,7 +17,7 @@ from typing import Any
 from llm_service.adapters import model_fingerprint
 from llm_service.client import LLMClient
 from llm_service.errors import ModelError
-from llm_service.preflight import check_model
+from llm_service.preflight import check_memory, check_model
 from llm_service.settings import ServiceSettings
 
 _log = logging.getLogger(__name__)
@@ -41,6 +41,8 @@ def deploy(run: str, settings: ServiceSettings, *, replicas: int, cpus: float, g
     Raises:
         ModelError: the model cannot be served; the application is taken down again.
     """
+    import ray
+
     from llm_service.deployment import AppArguments
 
     directory = check_model(settings.engine)
@@ -54,6 +56,8 @@ def deploy(run: str, settings: ServiceSettings, *, replicas: int, cpus: float, g
     if _adoptable(name, arguments):
         _log.info("adopting %s", name)
     else:
+        if len(ray.nodes()) == 1:  # the replica will be here; on a cluster it checks its own node
+            check_memory(settings.engine, directory)
         _apply(name, arguments, route_prefix=None)
     _wait_until_running(name, settings.start_timeout_s)
     return name
@@ -96,6 +100,7 @@ def serve_forever(settings: ServiceSettings, *, port: int, say: Callable[[str], 
 
     directory = check_model(settings.engine)
     pinned = settings.model_copy(update={"engine": settings.engine.model_copy(update={"model": str(directory)})})
+    check_memory(settings.engine, directory)
     threads = float(settings.engine.threads) if settings.engine.device == "cpu" else 1.0
     gpus = float(settings.engine.tensor_parallel) if settings.engine.device == "cuda" else 0.0
     ray.init(address="local", num_cpus=max(1, int(threads)), include_dashboard=False, log_to_driver=False)

@@ -196,9 +196,9 @@ def bench_rollout(args: argparse.Namespace) -> int:
 
 
 def bench_llm(args: argparse.Namespace) -> int:
-    from llm_service.bench import measure_engine
+    from llm_service.bench import measure_service
 
-    return _print(measure_engine(_settings(args).llm, args.requests, args.tokens))
+    return _print(measure_service(_settings(args).llm, args.requests, args.tokens))
 
 
 def bench_learner(args: argparse.Namespace) -> int:
