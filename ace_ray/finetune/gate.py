@@ -87,7 +87,7 @@ def load_gate(folder: Path, count: int, candidates: int | None = None) -> list[G
     if not path.is_file():
         raise ModelError(
             f"{path} is missing: there are no held-out decisions to judge an adapter by",
-            "build it with `ace llm build-embedded --stage gate`",
+            "build it with `ace llm build-embedded --stage files`",
         )
     rows = read_parquet(path)
     if len(rows) < count:

@@ -1,0 +1,108 @@
+"""Tokenizer and model of the embedded model: numbers are symbols, everything round-trips, the folder loads anywhere."""
+
+import numpy as np
+import pytest
+
+from ace_ray.finetune.embedded_model import ModelShape, new_model, save_model, train_tokenizer
+from ace_ray.finetune.embedded_train import Examples, Recipe, Sources, build, learning_rate, train
+from ace_ray.finetune.examples import Variation, make_example
+from ace_ray.finetune.sft import IGNORE, collate, encode_chat, reply_loss
+from ace_ray.finetune.synthetic import SyntheticCases
+
+pytestmark = pytest.mark.unit
+SHAPE = ModelShape(hidden=32, layers=1, heads=2, kv_heads=1, intermediate=64, positions=2048)
+SOURCES = Sources([], [], [], "You review the decisions.")
+
+
+@pytest.fixture(scope="module")
+def examples():
+    rng = np.random.default_rng(0)
+    source = SyntheticCases(rng)
+    return [make_example(source.draw(), rng, Variation()) for _ in range(60)]
+
+
+@pytest.fixture(scope="module")
+def folder(examples, tmp_path_factory):
+    """A model folder as it is shipped, untrained."""
+    texts = [t for e in examples for t in (*(m["content"] for m in e.messages), e.reply)]
+    tokenizer = train_tokenizer(texts, 2600)
+    out = tmp_path_factory.mktemp("model")
+    save_model(new_model(tokenizer, SHAPE), tokenizer, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder):
+    """As every tool loads it, the inference engine included."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def test_every_integer_below_1000_is_one_token_however_it_is_loaded(tokenizer):
+    for i in range(0, 1000, 7):
+        assert len(tokenizer(f" {i}")["input_ids"]) == 1
+        assert len(tokenizer(f"{i}")["input_ids"]) == 1
+
+
+def test_any_text_comes_back(tokenizer, examples):
+    for text in (examples[0].messages[1]["content"], examples[0].reply, "Überlast 99999 % {}\n\t\x00 ~ 漢字"):
+        assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+
+
+def test_a_prompt_is_short(tokenizer, examples):
+    lengths = [encode_chat(tokenizer, e.messages, e.reply)[1] for e in examples]
+    assert np.median(lengths) < 1000
+
+
+def test_the_reply_alone_is_learned_and_ends_with_the_end_token(tokenizer, examples):
+    ids, head = encode_chat(tokenizer, examples[0].messages, examples[0].reply)
+    batch = collate([(ids, head), (ids[: head + 5], head)])
+    learned = batch["labels"][0][batch["labels"][0] != IGNORE].tolist()
+    assert tokenizer.decode(learned) == examples[0].reply + tokenizer.eos_token
+    assert (batch["labels"][1] != IGNORE).sum() == 5
+
+
+def test_the_loss_is_the_cross_entropy_of_the_reply(folder, tokenizer, examples):
+    torch = pytest.importorskip("torch")
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    batch = collate([encode_chat(tokenizer, e.messages, e.reply) for e in examples[:3]])
+    with torch.no_grad():
+        logits = model(input_ids=batch["ids"]).logits[:, :-1]
+        expected = torch.nn.functional.cross_entropy(
+            logits.reshape(-1, logits.shape[-1]), batch["labels"][:, 1:].reshape(-1), ignore_index=IGNORE
+        )
+        assert reply_loss(model, batch).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_an_example_depends_on_seed_and_index_alone():
+    recipe = Recipe(examples=50, seed=3)
+    forward = [Examples(SOURCES, recipe).example(i).reply for i in range(20)]
+    backward = [Examples(SOURCES, recipe).example(i).reply for i in reversed(range(20))][::-1]
+    assert forward == backward
+    assert forward != [Examples(SOURCES, Recipe(examples=50, seed=4)).example(i).reply for i in range(20)]
+
+
+def test_the_step_size_warms_up_and_falls_to_a_tenth():
+    recipe = Recipe(lr=1.0, warmup=0.1)
+    rates = [learning_rate(i, 100, recipe) for i in range(100)]
+    assert rates[9] == pytest.approx(1.0)
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[-1] == pytest.approx(0.1, abs=0.01)
+
+
+def test_training_lowers_the_loss_and_goes_on_from_a_checkpoint(tmp_path):
+    recipe = Recipe(examples=40, batch=2, lr=5e-3, vocabulary=2600)
+    checkpoint = tmp_path / "checkpoint.pt"
+    _, _, curve = train(SOURCES, recipe, SHAPE, device="cpu", minutes=0.0, checkpoint=checkpoint)
+    assert curve[-1]["step"] == 1
+    _, _, curve = train(SOURCES, recipe, SHAPE, device="cpu", checkpoint=checkpoint)
+    assert curve[-1]["step"] == 20
+    assert curve[-1]["loss"] < curve[0]["loss"] - 0.5
+
+
+def test_building_needs_a_label_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="build-embedded --stage labels"):
+        build(tmp_path, tmp_path / "out", Recipe(), SHAPE, "cpu")
