@@ -92,6 +92,7 @@ class Rebuilder:
             copied = kept.env.copy()
             place = self._advance(_Place(copied, copied.get_obs(), kept.snapshot), snapshot)
         else:
+            assert main is not None
             self._main = None  # it stands nowhere if the log does not lead where it says
             self._main = self._advance(main, snapshot)
             copied = self.env.copy()

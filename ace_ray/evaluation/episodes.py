@@ -16,7 +16,7 @@ from ace_ray.agents.base import RuleAgent
 from ace_ray.config.errors import DataError
 from ace_ray.config.grid import GridSettings
 from ace_ray.evaluation.figures import action_figure
-from ace_ray.evaluation.play import Played, play
+from ace_ray.evaluation.play import Played, Watcher, play
 from ace_ray.grid.environment import make_env
 from ace_ray.grid.scenario import Scenario
 
@@ -162,12 +162,13 @@ class _Both:
     """Two watchers as one."""
 
     def __init__(self, recorder: EpisodeRecorder, painter: _Painter | None) -> None:
-        self.recorder, self.painter = recorder, painter
+        self.painter = painter
+        self._each: list[Watcher] = [recorder] if painter is None else [recorder, painter]
 
     def start(self, env: Any, agent: Any, observation: Any, length: int) -> None:
-        for one in filter(None, (self.recorder, self.painter)):
+        for one in self._each:
             one.start(env, agent, observation, length)
 
     def step(self, *step: Any) -> None:
-        for one in filter(None, (self.recorder, self.painter)):
+        for one in self._each:
             one.step(*step)

@@ -11,7 +11,6 @@ from typing import Any
 
 from ace_ray.evaluation.compare import Comparison, bounds, compare, points
 from ace_ray.evaluation.result import Evaluation
-from ace_ray.evaluation.statistics import OVER_CHRONICS
 
 HEAD = ("agent", "survival %", "95 % interval", "full", "reward", "decision ms p50 / p99", "illegal")
 HEAD_PAIRED = ("paired difference", "survival, points", "95 % interval", "full", "longer / equal / shorter", "reward")
@@ -74,10 +73,8 @@ class Table:
             "survival: mean share of a scenario's steps survived. reward: mean over episodes of the sum of "
             "load/production - 0.9, -1 at a blackout. decision ms: wall time of a critical decision, candidates "
             "included.",
-            f"95 % intervals resample {over}.",
+            f"95 % intervals resample {over}." if first.survival.ci95 is not None else f"95 % intervals: {over}.",
         ]
-        if over != OVER_CHRONICS:
-            found[-1] = f"95 % intervals over {over}."
         if first.in_sample:
             found.append("in-sample injections: training has seen these chronics, with other environment seeds.")
         for one in self.comparisons:
@@ -88,7 +85,7 @@ class Table:
         return found
 
     def _rows(self) -> list[tuple[str, ...]]:
-        rows = []
+        rows: list[tuple[str, ...]] = []
         for one in self.evaluations:
             survival, ms = one.survival, one.decision_ms
             low_high = "-" if survival.ci95 is None else "{:.1f} to {:.1f}".format(*(100 * v for v in survival.ci95))
