@@ -4,57 +4,15 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
 from cluster import head
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind((head.LOOPBACK, 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
-@dataclass(frozen=True)
-class Site:
-    """A head, the home folder whose token it was started with, and a home without one."""
-
-    head: head.Head
-    home: Path
-    stranger: Path
-
-    def environment(self, home: Path, mode: str) -> dict[str, str]:
-        hidden = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS")
-        return {k: v for k, v in os.environ.items() if k not in hidden} | {"HOME": str(home), "RAY_AUTH_MODE": mode}
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    home, stranger = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("stranger")
-    ports = dict(zip(("port", "dashboard_port", "metrics_port"), free_ports(3), strict=True))
-    with tempfile.TemporaryDirectory(prefix="ace-h-", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(home))
-        for variable in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS"):
-            patch.delenv(variable, raising=False)
-        temp_dir = Path(folder)
-        started = head.start(temp_dir, num_cpus=2, object_store_mb=100, **ports)
-        try:
-            yield Site(started, home, stranger)
-        finally:
-            head.stop(temp_dir)
-            assert not head.is_running(temp_dir)
+from tests.cluster.sites import Site, free_ports
 
 
 @pytest.mark.ray
