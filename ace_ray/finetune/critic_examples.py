@@ -17,6 +17,8 @@ from ace_ray.finetune.examples import Example
 from ace_ray.language.critic import EpisodeStep, KeyStep, critic_reply, critic_user
 
 _MOST_EDITS = 4
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_MONTHS = ("January", "March", "May", "June", "August", "October", "December")
 
 
 @dataclass(frozen=True)
@@ -52,20 +54,20 @@ def critic_example(episode: LabelledEpisode, system: str) -> Example:
 
 def _reply(episode: LabelledEpisode) -> str:
     edits = episode.edits[:_MOST_EDITS]
-    end = "The episode survived." if episode.survived else f"The grid went black after {episode.steps_played} steps."
+    end = "The grid survived." if episode.survived else f"The grid went black after {episode.steps_played} steps."
     lowered = [i for i, level in edits if level < 0]
     raised = [i for i, level in edits if level > 0]
     reasons = []
     if lowered:
-        reasons.append(f"Decision {_and(lowered)} led to the end")
+        reasons.append(f"{_decisions(lowered)} led to the end")
     if raised:
-        reasons.append(f"decision {_and(raised)} helped" if reasons else f"Decision {_and(raised)} helped")
+        reasons.append(f"{_decisions(raised)} helped")
     text = "; ".join(reasons) + "." if reasons else "No reward is misleading."
     return critic_reply(end, [i for i, _ in edits], [level for _, level in edits], text)
 
 
-def _and(numbers: Sequence[int]) -> str:
-    return " and ".join(map(str, numbers))
+def _decisions(numbers: Sequence[int]) -> str:
+    return f"Decision{'s' if len(numbers) > 1 else ''} {' and '.join(map(str, numbers))}"
 
 
 def synthetic_episode(rng: np.random.Generator) -> LabelledEpisode:
@@ -92,8 +94,9 @@ def synthetic_episode(rng: np.random.Generator) -> LabelledEpisode:
                 ]
             )
         )
+        when = f"{rng.choice(_DAYS)} {rng.integers(1, 31)} {rng.choice(_MONTHS)}, {rng.integers(24):02d}:00"
         step = EpisodeStep(
-            i, int(steps[i]), "", action, reward, float(before[i]), float(after[i]), int(before[i] > 1) * 2
+            i, int(steps[i]), when, action, reward, float(before[i]), float(after[i]), int(before[i] > 1) * 2
         )
         keys.append(KeyStep(step, reason))
     rise = after - before

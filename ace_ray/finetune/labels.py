@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import multiprocessing
 import os
 import time
@@ -37,7 +38,7 @@ from ace_ray.grid.scenario_sets import parse, training_scenarios
 from ace_ray.grid.snapshot import Snapshot
 from ace_ray.language.actor import Actor
 from ace_ray.language.critic import EpisodeStep, critic_system, key_steps
-from ace_ray.language.describe import action_text, facts_of
+from ace_ray.language.describe import action_text, facts_of, when_text
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ class _Visit:
     decision: Decision
     played: int
     text: str
+    when: str
     reward: float
     rho: float
     overloads: int
@@ -151,10 +153,10 @@ class Labeller:
             if rng.random() < perturbation:
                 slot = _random_slot(decision, rng)
             played = int(decision.ids[slot])
-            text = action_text(self.engine.catalogue, played, obs)
+            text, when = action_text(self.engine.catalogue, played, obs), when_text(obs)
             rho, overloads = float(obs.rho.max()), int((obs.rho > 1).sum())
             _, reward, terminated, truncated, info = self.play.step(slot)
-            visits.append(_Visit(snapshot, decision, played, text, reward, rho, overloads))
+            visits.append(_Visit(snapshot, decision, played, text, when, reward, rho, overloads))
             blackout = terminated
         return visits, blackout, int(info["step"])
 
@@ -208,9 +210,9 @@ class Labeller:
             return None
         records = []
         for i, v in enumerate(visits):
-            following = visits[i + 1].rho if i + 1 < len(visits) else (0.0 if blackout else v.rho)
+            following = visits[i + 1].rho if i + 1 < len(visits) else (math.nan if blackout else v.rho)
             records.append(
-                EpisodeStep(i, v.snapshot.step, "", v.text, round(v.reward, 4), v.rho, following, v.overloads)
+                EpisodeStep(i, v.snapshot.step, v.when, v.text, round(v.reward, 4), v.rho, following, v.overloads)
             )
         keys = key_steps(records, self.critic)
         edits = []

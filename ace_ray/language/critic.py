@@ -115,7 +115,7 @@ def critic_system(settings: CriticSettings) -> str:
 
 def critic_user(keys: Sequence[KeyStep], survived: bool, steps_played: int, decisions: int, total: float) -> str:
     """The episode: how it ended, and its key decisions."""
-    end = "survived to its end" if survived else "ended in a blackout"
+    end = "lasted to its end" if survived else "ended in a blackout"
     lines = [
         f"The episode {end} after {steps_played} steps with {decisions} decisions and a total reward of {total:.2f}.",
         "Key decisions (highest loading at the decision and at the next one):",

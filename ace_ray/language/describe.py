@@ -153,7 +153,7 @@ def describe_case(
     loaded = _loaded(obs)
     return CaseView(
         facts=facts,
-        when=_when(obs),
+        when=when_text(obs),
         kind=decision.kind,
         step=int(obs.current_step),
         demand_mw=round(float(np.sum(obs.load_p))),
@@ -189,7 +189,8 @@ def _ends(obs: Any, line: int) -> tuple[int, int]:
     return int(obs.line_or_to_subid[line]), int(obs.line_ex_to_subid[line])
 
 
-def _when(obs: Any) -> str:
+def when_text(obs: Any) -> str:
+    """Weekday, date and time of an observation: 'Monday 6 August, 14:35'."""
     return (
         f"{_DAYS[int(obs.day_of_week)]} {int(obs.day)} {_MONTHS[int(obs.month) - 1]}, "
         f"{int(obs.hour_of_day):02d}:{int(obs.minute_of_hour):02d}"

@@ -16,7 +16,7 @@ from typing import Any
 from ace_ray.agents.rebuild import Rebuilder
 from ace_ray.config.refine import CriticSettings, LanguageSettings
 from ace_ray.language.critic import EpisodeStep, KeyStep, critic_messages, key_steps, parse_critic
-from ace_ray.language.describe import action_text
+from ace_ray.language.describe import action_text, when_text
 from ace_ray.language.schema import CRITIC_SCHEMA
 from ace_ray.replay.episodes import snapshots_of
 from ace_ray.rollout.worker import EPISODE_ERRORS
@@ -130,6 +130,5 @@ class Critic:
         if snapshot is None:
             return replace(key, step=replace(key.step, action=f"action {catalogue_id}"))
         obs = self._rebuilder.observation(snapshot)
-        when = f"{obs.year}-{obs.month:02d}-{obs.day:02d} {obs.hour_of_day:02d}:{obs.minute_of_hour:02d}"
         action = action_text(self._rebuilder.catalogue, catalogue_id, obs)
-        return replace(key, step=replace(key.step, when=when, action=action))
+        return replace(key, step=replace(key.step, when=when_text(obs), action=action))

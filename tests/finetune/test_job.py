@@ -52,7 +52,7 @@ def settings(base, **changes) -> RunSettings:
 
 
 def service(run, good: bool):
-    """A service whose base model names candidate 1, right in half of the cases; version 1 is right, later ones if good."""
+    """A service whose base model names candidate 1, right half of the time; version 1 is right, later ones if good."""
 
     def script(request):
         if request.max_tokens == 1:
