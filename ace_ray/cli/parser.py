@@ -50,7 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     llm = group("llm", "the language model")
     llm("build-embedded", "label decisions by replay and train the embedded model on them", _build, settings=True)
     llm("serve", "serve the model on Ray Serve until Ctrl-C", _serve, settings=True)
-    llm("ask", "ask the model one question", _ask, settings=True)
+    llm("ask", "ask the model about one decision: prompt, replies, and what the replay says", _ask, settings=True)
     llm("eval", "measure the model on held-out decisions: replies that parse, survival regret", _eval, settings=True)
 
     replay = group("replay", "the recorded decisions of a run")
@@ -169,7 +169,10 @@ def _serve(parser: argparse.ArgumentParser) -> None:
 
 
 def _ask(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("prompt", help="the question; '-' reads it from standard input")
+    parser.add_argument("--scenario", default="test:1", help="its first scenario is played greedily (default: test:1)")
+    parser.add_argument(
+        "--step", type=int, metavar="N", help="first decision from step N on (default: one worth saving)"
+    )
     parser.add_argument("--adapter", type=Path, metavar="DIR", help="adapter version, such as RUN/adapters/actor-v1")
 
 

@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -120,26 +119,16 @@ def llm_serve(args: argparse.Namespace) -> int:
 
 
 def llm_ask(args: argparse.Namespace) -> int:
+    from ace_ray.evaluation.ask import Question
     from llm_service.adapters import reference
     from llm_service.client import LocalClient
 
     settings = _settings(args)
-    question = sys.stdin.read() if args.prompt == "-" else args.prompt
     adapter = reference(args.adapter) if args.adapter else None
+    question = Question(settings, args.scenario, args.step)
     with LocalClient(settings.llm.engine, None, settings.llm) as client:
-        reply = client.ask(
-            [{"role": "user", "content": question}],
-            max_tokens=settings.language.max_tokens,
-            deadline_s=settings.language.deadline_s,
-            temperature=settings.language.temperature,
-            adapter=adapter,
-        )
-    print(reply.text)
-    print(
-        f"\n{reply.model}{'' if adapter is None else f' + {adapter.name}'}: {reply.prompt_tokens} tokens read, "
-        f"{reply.reply_tokens} written, {reply.total_s:.2f} s, {reply.finish_reason}",
-        file=sys.stderr,
-    )
+        asked = question.ask(client, print, adapter)
+    print(f"accepted: {'yes' if asked.accepted else 'no'}, after {len(asked.rounds)} rounds")
     return 0
 
 
