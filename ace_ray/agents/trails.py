@@ -20,8 +20,6 @@ def fingerprint(env: Any, obs: Any) -> bytes:
     Topology (with lines in or out), cooldowns, overflow counters, dispatch, and the opponent: its random state, budget
     and running attack. Flows follow from these and the injections, which the step fixes.
     """
-    opponent, space = env._opponent, env._oppSpace
-    random_state = opponent.space_prng.get_state() if opponent.space_prng is not None else ()
     digest = hashlib.blake2b(digest_size=16)
     for part in (
         obs.topo_vect,
@@ -35,10 +33,15 @@ def fingerprint(env: Any, obs: Any) -> bytes:
         np.asarray(env._protection_counter),
     ):
         digest.update(np.ascontiguousarray(part).tobytes())
-    scalars = (value for value in (*vars(opponent).values(), *vars(space).values()) if np.isscalar(value))
-    digest.update(repr(tuple(scalars)).encode())
-    for part in random_state:
-        digest.update(part.tobytes() if isinstance(part, np.ndarray) else repr(part).encode())
+    for holder in (env._oppSpace, env._opponent, *getattr(env._opponent, "list_opponents", ())):
+        for _, value in sorted(vars(holder).items()):
+            if isinstance(value, np.random.RandomState):
+                state = value.get_state(legacy=False)["state"]
+                digest.update(state["key"].tobytes() + repr(state["pos"]).encode())
+            elif isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+                digest.update(value.tobytes())
+            elif np.isscalar(value):
+                digest.update(repr(value).encode())
     return digest.digest()
 
 
