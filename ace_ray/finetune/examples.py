@@ -18,6 +18,12 @@ import numpy as np
 from ace_ray.language.prompts import AttemptView, Message, actor_messages, loading, outcome_text
 from ace_ray.language.view import COLLAPSE, BadView, CandidateView, CaseView, Outcome
 
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
+
 
 @dataclass(frozen=True)
 class LabelledCase:
@@ -54,14 +60,17 @@ class Variation:
         shuffle: Share of examples whose candidates are in random order (do-nothing stays number 0).
         shorten: Share of examples with fewer candidates.
         later_rounds: Share of examples that are a later round with feedback.
+        elsewhen: Share of examples at another date, step and demand, so that few labelled decisions are not known by
+            heart.
     """
 
     shuffle: float = 0.5
     shorten: float = 0.3
     later_rounds: float = 0.25
+    elsewhen: float = 0.7
 
 
-DEPLOYED = Variation(shuffle=0.0, shorten=0.0, later_rounds=0.0)
+DEPLOYED = Variation(shuffle=0.0, shorten=0.0, later_rounds=0.0, elsewhen=0.0)
 
 
 def rank_key(labelled: LabelledCase, candidate: CandidateView) -> tuple[float, ...]:
@@ -97,6 +106,8 @@ def make_example(labelled: LabelledCase, rng: np.random.Generator, variation: Va
     bad = _bad_example(labelled, known, best, rng, variation)
     listed = _listed(known, rng, variation, keep={bad.id})
     case = replace(labelled.case, candidates=tuple(listed), bad=BadView(bad, labelled.outcomes.get(bad.id)))
+    if rng.random() < variation.elsewhen:
+        case = _elsewhen(case, rng)
     options = [c for c in listed if c.id != bad.id]
     history = _history(labelled, options, bad, rng, variation)
     tried = {attempt.action.id for attempt in history if attempt.action is not None}
@@ -114,7 +125,8 @@ def actor_reply(case: CaseView, target: CandidateView) -> str:
     if case.outages:
         analysis += f"; losing line {case.outages[0].line} would bring {loading(case.outages[0].percent)}"
     analysis += f". Candidate {number} leads to {_effect(target)}."
-    return json.dumps({"analysis": analysis, "why_bad": why_bad(case), "action": {"candidate": number}})
+    reply = {"analysis": analysis, "why_bad": why_bad(case), "action": {"candidate": number}}
+    return json.dumps(reply, separators=(",", ":"))  # the grammar that replies are held to allows no blanks
 
 
 def why_bad(case: CaseView) -> str:
@@ -139,6 +151,17 @@ def _effect(action: CandidateView) -> str:
     if action.percent < COLLAPSE and action.else_percent >= 0:
         text += f", else {action.else_percent} %"
     return text
+
+
+def random_date(rng: np.random.Generator) -> str:
+    """A made-up date and time in the words of the prompts."""
+    hour, minute = int(rng.integers(24)), 5 * int(rng.integers(12))
+    return f"{rng.choice(_DAYS)} {rng.integers(1, 31)} {rng.choice(_MONTHS)}, {hour:02d}:{minute:02d}"
+
+
+def _elsewhen(case: CaseView, rng: np.random.Generator) -> CaseView:
+    demand = round(case.demand_mw * float(rng.uniform(0.9, 1.1)))
+    return replace(case, when=random_date(rng), step=int(rng.integers(2000)), demand_mw=demand)
 
 
 def _bad_example(

@@ -212,7 +212,8 @@ def critic_reply(analysis: str, steps: Sequence[int], levels: Sequence[float], r
             "steps": [int(i) for i in steps],
             "changes": [names[float(level)] for level in levels],
             "reasons": reasons,
-        }
+        },
+        separators=(",", ":"),  # the grammar that replies are held to allows no blanks
     )
 
 
