@@ -135,8 +135,7 @@ class Candidates:
         rows = self.screen.rows(lin, switches, self.security.lines)
         after = self.screen.rho(lin, rows).max(axis=1, initial=0.0)
         if not overloaded and switches.size:
-            q2 = np.where(rows.flows != 0.0, lin.q2, 0.0)
-            outage = self.security.worst_after(lin, rows, rows.flows, q2, exact=False)
+            outage = self.security.worst_after(lin, rows, rows.flows, lin.reactive(rows.flows), exact=False)
             too_much = CERTAIN * (after >= self.critical.rho_overloaded)
             after = np.maximum(after, outage.max(axis=1, initial=0.0)) + too_much
         ids, rho = np.concatenate([ids, switches[rows.usable]]), np.concatenate([rho, after[rows.usable]])

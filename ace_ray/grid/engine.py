@@ -210,13 +210,12 @@ class DecisionEngine:
         rows = self.screen.rows(lin, ids, self.security.lines)
         if self._check.ready:
             checked = self._check.sweep(ids)
-            rho, flows, q2, usable = checked.rho, checked.p_or, checked.q_or**2, checked.converged
+            rho, p, q, usable = checked.rho, checked.p_or, checked.q_or, checked.converged
         else:  # the present state itself has no solution in our model: the linear screen is all there is
-            rho, flows, usable = self.screen.rho(lin, rows), rows.flows, rows.usable
-            q2 = np.where(flows != 0.0, lin.q2, 0.0)
+            rho, p, q, usable = self.screen.rho(lin, rows), rows.flows, lin.reactive(rows.flows), rows.usable
         usable = usable | (ids == 0)
         rho = np.where(usable[:, None], rho, ISLAND)
-        outage = self.security.worst_after(lin, rows, flows, q2, exact=self._check.ready)
+        outage = self.security.worst_after(lin, rows, p, q, exact=self._check.ready)
         outage = np.where(usable[:, None], np.minimum(outage, ISLAND), ISLAND)
         return self.candidates.evaluate(ids, rho, outage, usable, overloaded, obs, lin.state.topo)
 

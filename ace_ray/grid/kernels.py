@@ -158,16 +158,17 @@ def _sift(values: NDArray[np.float32], ids: IntArray, value: float, identity: in
 
 
 @njit(cache=True, fastmath=FAST)
-def _flow_pass(m, delta, low_D, high_D, f, q2, c2, lines, threshold):  # type: ignore[no-untyped-def]
+def _flow_pass(m, delta, low_D, high_D, f, parabola, lines, threshold):  # type: ignore[no-untyped-def]
     """m = max(m, rho^2 of `lines`) for a block of patterns [P]; true when all of them exceed the threshold."""
     for start in range(0, lines.size, LINES_PER_CHECK):
         for at in range(start, min(start + LINES_PER_CHECK, lines.size)):
             line = lines[at]
-            fl, ql, cl, shift = f[line], q2[line], c2[line], high_D[line]
+            fl, shift = f[line], high_D[line]
+            square, slope, rest = parabola[0, line], parabola[1, line], parabola[2, line]
             column = low_D[line]
             for p in range(m.size):
                 t = fl + delta[p] * (column[p] + shift)
-                value = (t * t + ql) * cl
+                value = (square * t + slope) * t + rest
                 m[p] = value if value > m[p] else m[p]
         if m.min() >= threshold:
             return True
@@ -175,18 +176,19 @@ def _flow_pass(m, delta, low_D, high_D, f, q2, c2, lines, threshold):  # type: i
 
 
 @njit(cache=True, fastmath=FAST)
-def _outage_pass(m, g, e, k, low_D, high_D, f, h, q2, c2, lines, threshold):  # type: ignore[no-untyped-def]
+def _outage_pass(m, g, e, k, low_D, high_D, f, h, parabola, lines, threshold):  # type: ignore[no-untyped-def]
     """As `_flow_pass`, after the loss of line k: flows f + h g + e D with g the lost flow over 1 - H'_kk."""
     for start in range(0, lines.size, LINES_PER_CHECK):
         for at in range(start, min(start + LINES_PER_CHECK, lines.size)):
             line = lines[at]
             if line == k:
                 continue
-            fl, hl, ql, cl, shift = f[line], h[line], q2[line], c2[line], high_D[line]
+            fl, hl, shift = f[line], h[line], high_D[line]
+            square, slope, rest = parabola[0, line], parabola[1, line], parabola[2, line]
             column = low_D[line]
             for p in range(m.size):
                 t = fl + hl * g[p] + e[p] * (column[p] + shift)
-                value = (t * t + ql) * cl
+                value = (square * t + slope) * t + rest
                 m[p] = value if value > m[p] else m[p]
         if m.min() >= threshold:
             return True
@@ -211,7 +213,7 @@ def _outage_scalars(m, delta, inverse, num_low, num_high, D_low, D_high, f_k, h_
 
 @njit(cache=True)
 def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it would hide the order of early exits
-    tables, ids, present, alive_mask, q2, c2, lines, outages, outage_lines, limit, zero, keep, every
+    tables, ids, present, alive_mask, parabola, lines, outages, outage_lines, limit, zero, keep, every
 ):
     """Rank all patterns of one substation by rho^2.
 
@@ -221,7 +223,7 @@ def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it w
         present: Present pattern on the elements of `alive_mask` (full pattern, bit 0 included); it and its complement
             are left out.
         alive_mask: Elements in service: a pattern that moves another one is left out if its twin without exists.
-        q2, c2: [L] of the linearisation.  lines: [*] lines in service, the most loaded first.
+        parabola: [3, L] of the linearisation.  lines: [*] lines in service, the most loaded first.
         outages: [O] outage lines (order of the tables).  outage_lines: [O, *] lines in the order to look at after each.
             With no outages the objective is rho^2 now, else the worst of now and after each outage.
         limit: With outages, a rho of `limit` or more now counts as CERTAIN more than it is.
@@ -253,11 +255,10 @@ def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it w
     low_D, high_D = np.zeros((n_line, n_low), dt), np.zeros((n_high, n_line), dt)
     buffer = np.empty(max(n_low, n_high))
     for line in range(n_line):
-        if c2[line] > 0.0:
-            _subset_sums(D[:, line], 1, low, buffer)
-            low_D[line] = buffer[:n_low]
-            _subset_sums(D[:, line], 1 + low, high, buffer)
-            high_D[:, line] = buffer[:n_high]
+        _subset_sums(D[:, line], 1, low, buffer)
+        low_D[line] = buffer[:n_low]
+        _subset_sums(D[:, line], 1 + low, high, buffer)
+        high_D[:, line] = buffer[:n_high]
     low_out, high_out = np.empty((n_out, n_low), dt), np.empty((n_out, n_high), dt)
     for o in range(n_out):
         _subset_sums(outage_numerator[o], 1, low, buffer)
@@ -305,7 +306,7 @@ def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it w
         threshold = best[0] if every.size == 0 else dt.type(np.inf)
         if m.min() >= threshold:
             continue
-        if _flow_pass(m, delta, low_D, high_D[hi], f, q2, c2, lines, threshold):
+        if _flow_pass(m, delta, low_D, high_D[hi], f, parabola, lines, threshold):
             continue
         if n_out > 0:
             for lo in range(n_low):
@@ -317,7 +318,7 @@ def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it w
             _outage_scalars(
                 m, delta, inverse, low_out[o], high_out[o, hi], low_D[k], high_D[hi, k], f[k], h[o, k], g, e
             )
-            given_up = _outage_pass(m, g, e, k, low_D, high_D[hi], f, h[o], q2, c2, outage_lines[o], threshold)
+            given_up = _outage_pass(m, g, e, k, low_D, high_D[hi], f, h[o], parabola, outage_lines[o], threshold)
             if given_up:
                 break
         if given_up:
@@ -334,12 +335,12 @@ def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it w
 @njit(cache=True)
 def rank_substations(  # type: ignore[no-untyped-def]
     wanted, sub_ptr, elements, pos_line, pos_sign, pat_ptr, pattern_ids, topo, injection, node, node_or, node_ex,
-    b, X, H, theta, p_or, p_ex, q2, c2, lines, outages, outage_lines, limit, zero, keep, every
+    b, X, H, theta, p_or, p_ex, parabola, lines, outages, outage_lines, limit, zero, keep, every
 ):
     """`rank_substation` for every substation of `wanted`; values and ids [wanted, keep]."""
     n_sub = sub_ptr.size - 1
     values, ids = np.full((wanted.size, keep), HUGE, zero.dtype), np.full((wanted.size, keep), -1, np.int32)
-    q, c = q2.astype(zero.dtype), c2.astype(zero.dtype)
+    curve = parabola.astype(zero.dtype)
     for at in range(wanted.size):
         s = wanted[at]
         own = elements[sub_ptr[s] : sub_ptr[s + 1]]
@@ -355,7 +356,7 @@ def rank_substations(  # type: ignore[no-untyped-def]
             s, n_sub, own, pos_line, pos_sign, injection, node, node_or, node_ex, b, X, H, theta, p_or, p_ex, outages
         )
         values[at], ids[at] = rank_substation(
-            tables, pattern_ids[pat_ptr[s] : pat_ptr[s + 1]], present, alive, q, c, lines, outages, outage_lines,
+            tables, pattern_ids[pat_ptr[s] : pat_ptr[s + 1]], present, alive, curve, lines, outages, outage_lines,
             limit, zero, keep, every,
         )
     return values, ids
@@ -409,11 +410,11 @@ def split_rows(tables, merge_D, merge_delta, merge_r, masks, outages):  # type: 
 
 
 @njit(cache=True)
-def worst_after_outage(f, q2, c2, H, D, R, outages, skip, cut_off, islanded):  # type: ignore[no-untyped-def]
+def worst_after_outage(f, parabola, H, D, R, outages, skip, cut_off, islanded):  # type: ignore[no-untyped-def]
     """Worst rho after each outage, for n topologies with flows f [n, L] and response H + sum_j D[:, j] R[:, j]'.
 
     Args:
-        f, q2: [n, L] flows and squared reactive flows.  c2: [L].  H: [L, O] response of the common topology.
+        f: [n, L] flows.  parabola: [3, n, L] rho^2 of a flow.  H: [L, O] response of the common topology.
         D: [n, J, L].  R: [n, J, O].  outages: [O] lines.  skip: [O] outages that do not count.
         cut_off: MW that a line must carry for its loss to be an island.  islanded: rho of such an outage.
 
@@ -444,6 +445,6 @@ def worst_after_outage(f, q2, c2, H, D, R, outages, skip, cut_off, islanded):  #
                 for j in range(rank):
                     shift += D[i, j, line] * R[i, j, o]
                 t = f[i, line] + gain * shift
-                top = max(top, (t * t + q2[i, line]) * c2[line])
+                top = max(top, (parabola[0, i, line] * t + parabola[1, i, line]) * t + parabola[2, i, line])
             worst[i, o] = np.sqrt(top)
     return worst

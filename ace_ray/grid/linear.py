@@ -1,7 +1,12 @@
 """Linear (DC) model of the present topology: inverse susceptance matrix, distribution factors, screening form of rho.
 
-Flows are linearised around the AC state: a change of angle moves the *measured* active flows, reactive flows and
-voltages stay as they are, and rho_l = sqrt(p_l^2 + q_l^2) * c_l with c_l from the measured voltage and the limit.
+Flows are linearised around the AC state: a change of angle moves the *measured* active flows, voltages stay as they
+are. At given voltages a change of angle moves the reactive flow too, dq = kappa dp, where with S the measured flow
+
+    dS/dtheta = j (S - |V|^2 conj(y_11)),      kappa = Im(dS/dtheta) / Re(dS/dtheta),
+
+about -r/x. So rho_l^2 = c_l^2 (p_l'^2 + (q_l + kappa_l (p_l' - p_l))^2) is a parabola in the active flow p_l', one for
+each line and state, with c_l from the measured voltage and the limit (kappa halves the error against AC).
 
 Every change of topology that is looked at here is of low rank. With X the inverse of the susceptance matrix (slack row
 and column zero), A the signed incidence and H = diag(b) A X A^T the response of the flows to a unit transfer over the
@@ -21,6 +26,7 @@ from numpy.typing import NDArray
 from ace_ray.grid.model import FloatArray, GridModel, GridState, IntArray
 
 KV_TO_A = 1000.0 / np.sqrt(3.0)  # MVA / kV -> A
+_STEEPEST = 1.0  # largest kappa; -r/x is above -0.5 in all grids seen
 
 
 @njit(cache=True)
@@ -108,16 +114,35 @@ class Linearisation:
     factors: Factors
     theta: FloatArray  # [N] rad, DC angles of the measured injections
     c2: FloatArray  # [L] rho^2 per MVA^2; out of service: what the line would have at the measured voltage
-    q2: FloatArray  # [L] MVAr^2
+    kappa: FloatArray  # [L] change of reactive flow per change of active flow
+    parabola: FloatArray  # [3, L] rho^2 = (parabola[0] p + parabola[1]) p + parabola[2]
 
     @property
     def alive(self) -> NDArray[np.bool_]:
         """Lines in service [L]."""
         return self.factors.node_or >= 0
 
+    def parabolas(self, p: FloatArray, q: FloatArray) -> FloatArray:
+        """[3, n, L] the parabolas of n states with flows p and q [n, L] and these voltages."""
+        return np.stack(_parabola(p, q, self.kappa, self.c2))
+
+    def reactive(self, p: FloatArray) -> FloatArray:
+        """[n, L] reactive flows at active flows p [n, L]."""
+        return self.state.q_or + self.kappa * (p - self.state.p_or)
+
+    def rho(self, p: FloatArray) -> FloatArray:
+        """[n, L] rho at active flows p [n, L]; 0 where a line carries exactly nothing (it is out of service then)."""
+        square, slope, rest = self.parabola
+        return np.sqrt(np.where(p != 0.0, np.maximum((square * p + slope) * p + rest, 0.0), 0.0))
+
     def angle(self, i: int, j: int) -> float:
         """Angle of node i over node j in rad."""
         return float(self.theta[i] - self.theta[j])
+
+
+def _parabola(p: FloatArray, q: FloatArray, kappa: FloatArray, c2: FloatArray) -> tuple[FloatArray, ...]:
+    start = q - kappa * p  # reactive flow that the line would have with no active one
+    return np.broadcast_to((1.0 + kappa**2) * c2, p.shape), 2.0 * kappa * start * c2, start**2 * c2
 
 
 class FactorCache:
@@ -150,7 +175,11 @@ class FactorCache:
         half = np.where(alive, 0.5 * (state.p_or + state.p_ex), 0.0)
         np.add.at(injection, factors.node_or[alive], -half[alive])
         np.add.at(injection, factors.node_ex[alive], -half[alive])
-        return Linearisation(state, factors, factors.X @ injection, c2, state.q_or**2)
+        turn = state.p_or + 1j * state.q_or - (kv / self._model.nominal_kv) ** 2 * self._model.own_admittance.conj()
+        stiff = np.where(turn.imag < 0.0, turn.imag, -np.inf)  # no sense of a slope where it is not stable
+        kappa = np.clip(-turn.real / stiff, -_STEEPEST, _STEEPEST)
+        parabola = np.stack(_parabola(state.p_or, state.q_or, kappa, c2))
+        return Linearisation(state, factors, factors.X @ injection, c2, kappa, parabola)
 
     def _substation_kv(self, state: GridState) -> FloatArray:
         """[S] highest measured voltage of each substation: what a line will have that is out of service now."""

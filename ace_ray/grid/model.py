@@ -39,6 +39,8 @@ class GridModel:
     pos_line: IntArray  # [T] line whose end the element is, -1 for an injection
     pos_sign: IntArray  # [T] +1 origin end, -1 extremity end, 0 injection
     susceptance: FloatArray  # [L] MW per radian, tap ratio included
+    own_admittance: NDArray[np.complex128]  # [L] MVA at nominal voltage: y_11 of the line's origin, shunt included
+    nominal_kv: FloatArray  # [L] nominal voltage of the line's origin
     thermal_limit: FloatArray  # [L] A
     slack_gens: IntArray  # generators that take part in the slack
     slack_sub: int  # substation of the reference generator
@@ -79,6 +81,7 @@ class GridModel:
             )
         # ydc_12 = -1/(x * ratio) per unit of the grid's base power
         susceptance = np.array([-b.ydc_12.real for b in branches]) * grid.get_sn_mva()
+        own_admittance = np.array([b.yac_11 for b in branches], complex) * grid.get_sn_mva()
 
         pos_line = np.full(env.dim_topo, -1, np.int32)
         pos_sign = np.zeros(env.dim_topo, np.int32)
@@ -109,6 +112,8 @@ class GridModel:
             pos_line=pos_line,
             pos_sign=pos_sign,
             susceptance=susceptance,
+            own_admittance=own_admittance,
+            nominal_kv=np.asarray(grid.get_bus_vn_kv(), np.float64)[env.line_or_to_subid],
             thermal_limit=np.asarray(env.get_thermal_limit(), np.float64),
             slack_gens=slack,
             slack_sub=int(env.gen_to_subid[slack[0]]),

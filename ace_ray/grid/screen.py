@@ -88,7 +88,7 @@ class Screen:
         values, ids = kernels.rank_substations(
             wanted, self.model.sub_ptr, self.elements, self.model.pos_line, self.model.pos_sign, self.pattern_ptr,
             self.pattern_ids, state.topo, state.injection, factors.node, factors.node_or, factors.node_ex, factors.b,
-            factors.X, factors.H, lin.theta, state.p_or, state.p_ex, lin.q2, lin.c2, lines, lost.lines, lost.order,
+            factors.X, factors.H, lin.theta, state.p_or, state.p_ex, lin.parabola, lines, lost.lines, lost.order,
             limit, np.zeros(1, dtype), keep, np.zeros(0, dtype) if every is None else every,
         )  # fmt: skip
         found = ids >= 0
@@ -185,5 +185,4 @@ class Screen:
 
     def rho(self, lin: Linearisation, rows: Rows) -> FloatArray:
         """[n, L] rho after each action by the linear model; a line that an action opens has 0."""
-        q2 = np.where(np.abs(rows.flows) > 0, lin.q2, 0.0)
-        return np.sqrt((rows.flows**2 + q2) * lin.c2)
+        return lin.rho(rows.flows)

@@ -56,29 +56,31 @@ class Security:
 
     def worst_now(self, lin: Linearisation) -> FloatArray:
         """[O] worst rho after each outage in the present state."""
-        flows, none = lin.state.p_or[None, :], np.zeros((1, 0, self.model.n_line))
-        return self._worst(lin, flows, lin.q2[None, :], none, np.zeros((1, 0, self.lines.size)), kernels.CUT_OFF)[0]
+        state, none = lin.state, np.zeros((1, 0, self.model.n_line))
+        p, q, R = state.p_or[None, :], state.q_or[None, :], np.zeros((1, 0, self.lines.size))
+        return self._worst(lin, p, q, none, R, kernels.CUT_OFF)[0]
 
     def worst_after(
-        self, lin: Linearisation, rows: Rows, flows: FloatArray, q2: FloatArray, exact: bool
+        self, lin: Linearisation, rows: Rows, p: FloatArray, q: FloatArray, exact: bool
     ) -> FloatArray:
         """[n, O] worst rho after each action and outage.
 
         Args:
             lin: State that the actions are played in.
             rows: Their low-rank change, made with `self.lines` as outages.
-            flows, q2: [n, L] active and squared reactive flows after the action.
+            p, q: [n, L] active and reactive flows after the action.
             exact: Whether they come from AC power flows.
         """
         cut_off = kernels.CUT_OFF if exact else kernels.CUT_OFF_LINEAR
-        return self._worst(lin, flows, q2, rows.D, rows.R, cut_off)
+        return self._worst(lin, p, q, rows.D, rows.R, cut_off)
 
     def _worst(
-        self, lin: Linearisation, flows: NDArray, q2: NDArray, D: NDArray, R: NDArray, cut_off: float
+        self, lin: Linearisation, p: FloatArray, q: FloatArray, D: NDArray, R: NDArray, cut_off: float
     ) -> FloatArray:
         H = np.ascontiguousarray(lin.factors.H[:, self.lines])
         ignored = ~self.counted(lin)
-        return kernels.worst_after_outage(flows, q2, lin.c2, H, D, R, self.lines, ignored, cut_off, kernels.ISLAND)
+        curves = lin.parabolas(p, np.where(p != 0.0, q, 0.0))
+        return kernels.worst_after_outage(p, curves, H, D, R, self.lines, ignored, cut_off, kernels.ISLAND)
 
     def counted(self, lin: Linearisation) -> NDArray[np.bool_]:
         """[O] outages that count in this state: of lines in service whose loss leaves the grid in one piece.
@@ -94,7 +96,8 @@ class Security:
         H, flows = lin.factors.H[:, alive], lin.state.p_or[:, None]
         room = 1.0 - H[alive, np.arange(alive.size)]
         flow = flows + H * (flows[alive, 0] / room)
-        rho2 = np.where(lin.alive[:, None], (flow**2 + lin.q2[:, None]) * lin.c2[:, None], -1.0)
+        square, slope, rest = (part[:, None] for part in lin.parabola)
+        rho2 = np.where(lin.alive[:, None], (square * flow + slope) * flow + rest, -1.0)
         rho2[alive, np.arange(alive.size)] = -1.0
         by_outage = np.argsort(-rho2.max(axis=0, initial=0.0), kind="stable")
         service = int(lin.alive.sum())

@@ -109,7 +109,8 @@ def brute_force(grid, lin, ids, outages, limit):
         room = 1.0 - response[:, k]
         cut = room < MIN_ROOM
         flows = rows.flows + response * np.where(cut, 0.0, rows.flows[:, k] / np.where(cut, 1.0, room))[:, None]
-        rho = np.sqrt((flows**2 + lin.q2) * lin.c2) * (lin.state.topo[model.line_or_pos] > 0)
+        reactive = lin.state.q_or + lin.kappa * (flows - lin.state.p_or)
+        rho = np.sqrt((flows**2 + reactive**2) * lin.c2) * (lin.state.topo[model.line_or_pos] > 0)
         rho[:, k] = 0.0
         worst = np.maximum(worst, np.where(cut & (np.abs(rows.flows[:, k]) > CUT_OFF_LINEAR), ISLAND, rho.max(axis=1)))
     return np.where(rows.usable, worst, np.inf)
