@@ -13,12 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from ace_ray.finetune.examples import Example
+from ace_ray.finetune.examples import Example, random_date
 from ace_ray.language.critic import EpisodeStep, KeyStep, critic_reply, critic_user
 
 _MOST_EDITS = 4
-_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_MONTHS = ("January", "March", "May", "June", "August", "October", "December")
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ def synthetic_episode(rng: np.random.Generator) -> LabelledEpisode:
                 ]
             )
         )
-        when = f"{rng.choice(_DAYS)} {rng.integers(1, 31)} {rng.choice(_MONTHS)}, {rng.integers(24):02d}:00"
+        when = random_date(rng)
         step = EpisodeStep(
             i, int(steps[i]), when, action, reward, float(before[i]), float(after[i]), int(before[i] > 1) * 2
         )

@@ -16,6 +16,7 @@ import argparse
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -24,6 +25,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch.utils.data import DataLoader, Dataset
 
 from ace_ray.finetune.critic_examples import LabelledEpisode, critic_example, synthetic_episode
@@ -41,14 +44,14 @@ log = logging.getLogger(__name__)
 class Recipe:
     """All that the weights depend on, besides the labels."""
 
-    examples: int = 400_000
+    examples: int = 300_000
     batch: int = 32
     lr: float = 1e-3
     weight_decay: float = 0.1
     warmup: float = 0.03
-    lessons: float = 0.5
-    rest: float = 0.15
-    verified: float = 0.8
+    lessons: float = 0.8
+    rest: float = 0.3
+    verified: float = 0.6
     critic: float = 0.08
     critic_synthetic: float = 0.5
     prompt_loss: float = 0.0
@@ -129,10 +132,7 @@ def train(
     optimiser = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.95))
     steps, first, curve = recipe.examples // recipe.batch, 0, []
     if checkpoint is not None and checkpoint.is_file():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        first, curve = state["step"], state["curve"]
+        first, curve = _load_checkpoint(checkpoint, model, optimiser)
         log.info("going on from step %d", first)
     loader = DataLoader(
         Examples(sources, recipe, tokenizer),
@@ -175,9 +175,28 @@ def train(
 
 
 def _save_checkpoint(path: Path, model: Any, optimiser: Any, step: int, curve: list[dict[str, float]]) -> None:
+    """Weights and AdamW moments as safetensors, the rest as its JSON metadata; no pickle."""
+    tensors = {f"model.{name}": tensor.clone() for name, tensor in model.state_dict().items()}
+    for i, state in optimiser.state_dict()["state"].items():
+        tensors.update({f"optimiser.{i}.{name}": tensor.clone() for name, tensor in state.items()})
     part = path.with_suffix(".part")
-    torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step, "curve": curve}, part)
+    save_file(tensors, part, metadata={"step": str(step), "curve": json.dumps(curve)})
     part.replace(path)
+
+
+def _load_checkpoint(path: Path, model: Any, optimiser: Any) -> tuple[int, list[dict[str, float]]]:
+    """Inverse of `_save_checkpoint`; returns the next step and the curve so far."""
+    with safe_open(path, framework="pt", device=str(next(model.parameters()).device)) as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    model.load_state_dict({k.removeprefix("model."): t for k, t in tensors.items() if k.startswith("model.")})
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimiser."):
+            _, i, key = name.split(".")
+            moments.setdefault(int(i), {})[key] = tensor
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
+    return int(metadata["step"]), json.loads(metadata["curve"])
 
 
 class _Batches:
@@ -207,6 +226,7 @@ def load_sources(folder: Path) -> Sources:
 
 def main(argv: list[str] | None = None) -> None:
     """Command line of the training stage."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # loader processes are forked
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     parser = argparse.ArgumentParser(prog="python -m ace_ray.finetune.embedded_train", description=__doc__)
     parser.add_argument("--labels", type=Path, required=True, help="label folder")
@@ -238,7 +258,7 @@ def build(
 ) -> dict[str, Any]:
     """Train, measure on the validation labels, write the model folder; returns (and writes) `training.json`."""
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint = out / "checkpoint.pt"
+    checkpoint = out / "checkpoint.safetensors"
     if not resume:
         checkpoint.unlink(missing_ok=True)
     sources = load_sources(labels)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ace_ray.finetune.examples import LabelledCase
+from ace_ray.finetune.examples import LabelledCase, random_date
 from ace_ray.language.view import (
     COLLAPSE,
     CandidateView,
@@ -23,11 +23,6 @@ from ace_ray.language.view import (
     SubstationView,
 )
 
-_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_MONTHS = (
-    *("January", "February", "March", "April", "May", "June"),
-    *("July", "August", "September", "October", "November", "December"),
-)
 _GAIN = 2  # percent points of after-outage loading by which an action must beat do-nothing in an insecure state
 _STEP_RETURN = 0.085  # typical reward of one step, so that made-up returns have the size of real ones
 
@@ -58,8 +53,7 @@ class SyntheticCases:
         loaded = self._loaded(facts, base, candidates[0].line)
         case = CaseView(
             facts=facts,
-            when=f"{rng.choice(_DAYS)} {rng.integers(1, 31)} {rng.choice(_MONTHS)}, "
-            f"{rng.integers(24):02d}:{5 * rng.integers(12):02d}",
+            when=random_date(rng),
             kind=kind,
             step=int(rng.integers(2000)),
             demand_mw=int(rng.integers(300, 5000)),

@@ -1,5 +1,9 @@
 """Tokenizer and model of the embedded model: numbers are symbols, everything round-trips, the folder loads anywhere."""
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -95,7 +99,7 @@ def test_the_step_size_warms_up_and_falls_to_a_tenth():
 
 def test_training_lowers_the_loss_and_goes_on_from_a_checkpoint(tmp_path):
     recipe = Recipe(examples=40, batch=2, lr=5e-3, vocabulary=2600)
-    checkpoint = tmp_path / "checkpoint.pt"
+    checkpoint = tmp_path / "checkpoint.safetensors"
     _, _, curve = train(SOURCES, recipe, SHAPE, device="cpu", minutes=0.0, checkpoint=checkpoint)
     assert curve[-1]["step"] == 1
     _, _, curve = train(SOURCES, recipe, SHAPE, device="cpu", checkpoint=checkpoint)
@@ -106,3 +110,33 @@ def test_training_lowers_the_loss_and_goes_on_from_a_checkpoint(tmp_path):
 def test_building_needs_a_label_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match="build-embedded --stage labels"):
         build(tmp_path, tmp_path / "out", Recipe(), SHAPE, "cpu")
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(tmp_path):
+    recipe = Recipe(examples=12, batch=2, vocabulary=2600)
+    straight, _, _ = train(SOURCES, recipe, SHAPE, device="cpu")
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    train(SOURCES, recipe, SHAPE, device="cpu", minutes=0.0, checkpoint=checkpoint)
+    resumed, _, _ = train(SOURCES, recipe, SHAPE, device="cpu", checkpoint=checkpoint)
+    for a, b in zip(straight.parameters(), resumed.parameters(), strict=True):
+        assert (a == b).all()
+
+
+def test_training_needs_neither_grid_nor_ray_nor_pyarrow(tmp_path):
+    """The stage runs on a bare GPU machine: label rows packed as JSON lines, torch, transformers, nothing else."""
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "meta.json").write_text(json.dumps({"critic_system": "You review the decisions."}))
+    script = f"""
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("grid2op", "lightsim2grid", "ray", "pyarrow", "pydantic", "vllm", "numba"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Block())
+from ace_ray.finetune.embedded_train import main
+main(["--labels", r"{tmp_path / "labels"}", "--out", r"{tmp_path / "out"}", "--device", "cpu", "--examples", "4",
+      "--batch", "2", "--hidden", "32", "--layers", "1", "--intermediate", "64", "--vocabulary", "2600"])
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert json.loads((tmp_path / "out" / "training.json").read_text())["recipe"]["examples"] == 4
