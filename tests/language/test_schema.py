@@ -18,7 +18,7 @@ def accepts():
     compiler = xgrammar.GrammarCompiler(tokens, cache_enabled=True)  # with the cache, as in the engine
 
     def check(schema, text):
-        grammar = compiler.compile_json_schema(json.dumps(schema), any_whitespace=False)
+        grammar = compiler.compile_json_schema(json.dumps(schema), any_whitespace=False, separators=(",", ":"))
         matcher = xgrammar.GrammarMatcher(grammar)
         return matcher.accept_string(text) and matcher.accept_token(256)
 
@@ -26,7 +26,8 @@ def accepts():
 
 
 def actor(action, analysis="Line 20 is at 103 %; losing line 45 would bring 163 %."):
-    return json.dumps({"analysis": analysis, "why_bad": "It leads to 103 %.", "action": action})
+    reply = {"analysis": analysis, "why_bad": "It leads to 103 %.", "action": action}
+    return json.dumps(reply, separators=(",", ":"))
 
 
 @pytest.mark.parametrize(
