@@ -85,7 +85,8 @@ class ACE(Algorithm):
 
     def _collect(self, wait_s: float) -> None:
         if self.limits["may_collect"]:
-            self.env_runner_group.foreach_env_runner_async(_sample, tag=SAMPLE)
+            for _ in range(self.config.max_requests_in_flight_per_env_runner):  # RLlib drops what is beyond
+                self.env_runner_group.foreach_env_runner_async(_sample, tag=SAMPLE)
         else:
             self.watch.decisions(1)  # held back on purpose: that is no stall
         fetch = self.env_runner_group.fetch_ready_async_reqs

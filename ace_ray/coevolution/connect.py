@@ -4,12 +4,16 @@ A local head has the dashboard (and with it the Jobs API, which fine-tuning is s
 token authentication stays on. A run inside a submitted job, or with RAY_ADDRESS set, attaches to that cluster.
 """
 
+import contextlib
+import inspect
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import ray
+from ray._private.parameter import RayParams
 
 from ace_ray.coevolution import resources
 from ace_ray.coevolution.run_folder import inside_job
@@ -57,15 +61,16 @@ def connect(settings: RunSettings) -> Cluster:
         free = resources.available_memory_mb()
         if free is not None:
             resources.check_memory(settings, free)
-        context = ray.init(
-            address="local",
-            num_cpus=resources.logical_cpus(),
-            object_store_memory=settings.resources.object_store_mb << 20,
-            include_dashboard=True,
-            dashboard_host=LOOPBACK,
-            log_to_driver=False,
-            logging_level=QUIET,
-        )
+        with _any_agent_port():
+            context = ray.init(
+                address="local",
+                num_cpus=resources.logical_cpus(),
+                object_store_memory=settings.resources.object_store_mb << 20,
+                include_dashboard=True,
+                dashboard_host=LOOPBACK,
+                log_to_driver=False,
+                logging_level=QUIET,
+            )
     for noisy in ("ray", "ray.rllib", "ray.tune"):
         logging.getLogger(noisy).setLevel(QUIET)
     url = getattr(context, "dashboard_url", "") or ""
@@ -99,6 +104,24 @@ def check_visible(folder: Path) -> None:
         raise ResourceError(
             f"{folder} is not visible from {', '.join(blind)}", "set runs_root (or $ACE_RUNS) to a shared folder"
         )
+
+
+@contextlib.contextmanager
+def _any_agent_port() -> Iterator[None]:
+    """Lets the head's agent, which runs submitted jobs, take any free port.
+
+    Its default port is fixed and `ray.init` does not offer to change it (`ray start` does), so a second Ray on the
+    machine would have a dashboard that takes no job.
+    """
+    function = RayParams.__init__
+    before = function.__defaults__
+    names = list(inspect.signature(function).parameters)[-len(before or ()) :]
+    changed = dict(zip(names, before or (), strict=True)) | {"dashboard_agent_listen_port": 0}
+    function.__defaults__ = tuple(changed[name] for name in names)
+    try:
+        yield
+    finally:
+        function.__defaults__ = before
 
 
 def _gpus() -> int:

@@ -21,7 +21,7 @@ from ace_ray.config.run import RunSettings
 log = logging.getLogger(__name__)
 
 LOG_TAIL = 12
-MOST_REFUSALS = 60
+AGAIN_SECONDS = 15.0
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -61,7 +61,7 @@ class Finetuning:
         self._clock = clock
         self._job: str | None = None
         self._records = self._count_records()
-        self._refusals = 0
+        self._again = 0.0
 
     @property
     def running(self) -> bool:
@@ -78,7 +78,7 @@ class Finetuning:
             status = self._jobs.get_job_status(self._job)
             if status.is_terminal():
                 self._ended(self._job, str(status))
-        elif confirmed - self.tuned_at >= self.settings.finetune.every:
+        elif confirmed - self.tuned_at >= self.settings.finetune.every and self._clock() >= self._again:
             self._submit(confirmed)
 
     def finish(self, wait_s: float) -> None:
@@ -104,12 +104,12 @@ class Finetuning:
                 entrypoint_num_gpus=resources.finetune_gpu,
                 runtime_env=runtime_env(),
             )
-        except RuntimeError as error:  # the head's job agent is still starting, or busy: asked again at the next poll
-            self._refusals += 1
-            if self._refusals in (1, MOST_REFUSALS):
-                log.warning("the Jobs API does not take the fine-tuning job yet: %s", error)
+        except RuntimeError as error:  # the head's job agent is still starting, or busy
+            if self._again == 0.0:
+                log.warning("the Jobs API does not take the fine-tuning job yet, it is asked again: %s", error)
+            self._again = self._clock() + AGAIN_SECONDS  # asking holds the loop up for some seconds
             return
-        self._refusals = 0
+        self._again = 0.0
         new = confirmed - self.tuned_at
         self.tuned_at = confirmed
         log.info("fine-tuning job %s: %d newly confirmed refinements", self._job, new)

@@ -4,6 +4,7 @@ Everything here runs beside the loop and never holds it up. What a refiner finds
 """
 
 import logging
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from ace_ray.coevolution.config import Grid
@@ -40,45 +41,66 @@ def preflight(settings: RunSettings, grid: Grid) -> list[Seed]:
 
 
 class Refinement:
-    """The refining side of one run; start it after the replay, stop it before.
+    """The refining side of one run; with refiner 'off' nothing is started.
+
+    The model takes half a minute and more to load: its service is deployed in a thread while workers and learner start,
+    and `start` waits for it.
 
     Args:
-        settings: Of the run; with refiner 'off' nothing is started.
+        settings: Of the run.
         folder: Of the run.
-        replay: Handle of the replay actor.
         cluster: Where the run is; its Jobs API takes the fine-tuning jobs.
-        counters: From the checkpoint of a resumed run.
 
     Raises:
         ResourceError: Fine-tuning is wanted, and the cluster has no Jobs API.
     """
 
-    def __init__(
-        self, settings: RunSettings, folder: RunFolder, replay: Any, cluster: Cluster, counters: dict[str, Any]
-    ) -> None:
+    def __init__(self, settings: RunSettings, folder: RunFolder, cluster: Cluster) -> None:
         self.settings = settings
         self.folder = folder
         self.finetuning: Finetuning | None = None
         self._published: PublishedVersions | None = None
-        self._serving = settings.refine.refiner == "llm"
+        self._refiners: Refiners | None = None
+        self._deployment: Future[str] | None = None
+        if settings.refine.refiner != "llm":
+            return
+        if settings.finetune.enabled:
+            if not cluster.dashboard:
+                raise ResourceError(
+                    "fine-tuning is submitted through the Jobs API, and this cluster has no dashboard",
+                    "start the head with its dashboard, or set finetune.enabled=false",
+                )
+            self.finetuning = Finetuning(settings, folder.path, connect_jobs(cluster.dashboard))
+        self._published = PublishedVersions(folder.adapters)
+        log.info("starting the language model (%s)", settings.llm.engine.model)
+        pool = ThreadPoolExecutor(1, thread_name_prefix="deploy")
+        r = settings.resources
+        self._deployment = pool.submit(
+            service.deploy,
+            folder.about["name"],
+            settings.llm,
+            replicas=r.llm_replicas,
+            cpus=r.llm_cpu,
+            gpus=r.llm_gpu,
+        )
+        pool.shutdown(wait=False)
+
+    def start(self, replay: Any, counters: dict[str, Any]) -> None:
+        """Waits for the model and starts the refiners.
+
+        Args:
+            replay: Handle of the replay actor.
+            counters: From the checkpoint of a resumed run.
+
+        Raises:
+            llm_service.errors.ModelError: The model does not start.
+        """
+        if self.finetuning is not None:
+            self.finetuning.tuned_at = int(counters.get("tuned_at", 0))
         model = None
-        if self._serving:
-            if settings.finetune.enabled:
-                if not cluster.dashboard:
-                    raise ResourceError(
-                        "fine-tuning is submitted through the Jobs API, and this cluster has no dashboard",
-                        "start the head with its dashboard, or set finetune.enabled=false",
-                    )
-                jobs = connect_jobs(cluster.dashboard)
-                self.finetuning = Finetuning(settings, folder.path, jobs, int(counters.get("tuned_at", 0)))
-            self._published = PublishedVersions(folder.adapters)
-            r = settings.resources
-            log.info("starting the language model (%s)", settings.llm.engine.model)
-            app = service.deploy(
-                folder.about["name"], settings.llm, replicas=r.llm_replicas, cpus=r.llm_cpu, gpus=r.llm_gpu
-            )
-            model = ModelAddress(app, folder.adapters)
-        self._refiners = Refiners(settings, replay, model, int(folder.about["starts"]))
+        if self._deployment is not None:
+            model = ModelAddress(self._deployment.result(), self.folder.adapters)
+        self._refiners = Refiners(self.settings, replay, model, int(self.folder.about["starts"]))
 
     def check(self, stats: dict[str, Any]) -> None:
         """Restarts what failed and submits fine-tuning when it is due; call it every few seconds.
@@ -89,7 +111,7 @@ class Refinement:
         Raises:
             WorkerError: A refiner fails again and again.
         """
-        for line in self._refiners.check():
+        for line in self._refiners.check() if self._refiners else ():
             log.warning("%s", line)
         if self.finetuning is not None:
             self.finetuning.poll(int(stats["refinement"]["accepted"]))
@@ -112,10 +134,11 @@ class Refinement:
         Args:
             in_order: The budget is spent: a fine-tuning under way may come to its gate. Otherwise it is stopped.
         """
-        self._refiners.stop()
+        if self._refiners is not None:
+            self._refiners.stop()
         if self.finetuning is not None:
             self.finetuning.finish(FINETUNE_WAIT_S if in_order else 0.0)
-        if self._serving:
+        if self._deployment is not None:
             service.delete(self.folder.about["name"])
 
 

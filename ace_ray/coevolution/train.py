@@ -98,6 +98,7 @@ def start(
     settings: RunSettings, folder: RunFolder, grid: Grid, cluster: Cluster, seeds: Sequence[Seed]
 ) -> TrainingLoop:
     """Starts replay, runners, learner and refiners; continues from the last checkpoint if the run has one."""
+    refining = refinement.Refinement(settings, folder, cluster)
     replay = start_replay(folder.replay, settings, grid.identity)
     for line in ask(replay, "report"):
         log.warning("replay: %s", line)
@@ -118,7 +119,7 @@ def start(
         log.info("continues from checkpoint %s (%d updates)", saved[-1].path.name, algorithm.updates)
     if seeded := refinement.seed_queue(replay, list(seeds), settings.refine.queue):
         log.info("%d shipped salvageable decisions wait for refinement", seeded)
-    refining = refinement.Refinement(settings, folder, replay, cluster, counters)
+    refining.start(replay, counters)
     loop = TrainingLoop(settings, folder, algorithm, refining, counters)
     if not saved:
         loop.checkpoint()

@@ -30,7 +30,7 @@ def learner_batch(rows: Mapping[str, np.ndarray]) -> MultiAgentBatch:
     for prefix in ("", NEXT):
         for key, dtype in _DTYPES.items():
             columns[prefix + key] = np.ascontiguousarray(rows[prefix + key], dtype=dtype)
-    illegal = ~columns["mask"].any(1)
+    illegal = np.logical_not(columns["mask"].any(1))
     if illegal.any():
         raise ValueError(f"{int(illegal.sum())} of {B} rows have no legal slot; ids: {_ids(rows, illegal)}")
     chosen_illegal = ~columns["mask"][np.arange(B), np.asarray(rows["action"], dtype=np.int64)]
@@ -56,4 +56,5 @@ def learner_batch(rows: Mapping[str, np.ndarray]) -> MultiAgentBatch:
 
 
 def _ids(rows: Mapping[str, np.ndarray], which: np.ndarray) -> list[int]:
-    return np.asarray(rows.get("id", np.arange(len(which))))[which][:5].tolist()
+    ids = rows.get("id", np.arange(len(which)))
+    return ids[np.asarray(which, dtype=bool)][:5].tolist()

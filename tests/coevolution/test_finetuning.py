@@ -95,10 +95,17 @@ def test_a_refused_version_and_a_failed_job_are_told_apart(tuning, jobs, tmp_pat
     assert "gate file missing" in caplog.text
 
 
-def test_a_jobs_api_that_is_still_starting_is_asked_again(tuning, jobs):
-    jobs.refuse = 2
-    for _ in range(3):
-        tuning.poll(8)
+def test_a_jobs_api_that_is_still_starting_is_asked_again_after_a_while(tmp_path, jobs):
+    now = [0.0]
+    settings = RunSettings.model_validate({"finetune": {"every": 8}})
+    tuning = finetuning.Finetuning(settings, tmp_path, jobs, clock=lambda: now[0])
+    jobs.refuse = 1
+    tuning.poll(8)
+    now[0] = 1.0
+    tuning.poll(8)
+    assert not jobs.submitted, "asking is slow, so not at every poll"
+    now[0] = 1.0 + finetuning.AGAIN_SECONDS
+    tuning.poll(8)
     assert len(jobs.submitted) == 1
 
 

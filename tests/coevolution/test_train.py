@@ -111,22 +111,14 @@ def rl_rows(log: ShardLog) -> Iterator[str]:
     return (source for source in log.read("transition", ["source"])["source"].to_pylist() if source == "rl")
 
 
-def test_ctrl_c_while_starting_leaves_a_run_that_can_be_removed_or_resumed(tmp_path, start):
+def test_a_run_in_use_is_refused_and_ctrl_c_while_starting_ends_it_in_order(tmp_path, start):
     driver = start("--config", "configs/smoke.yaml", *SMALL)
     driver.until(lambda: (tmp_path / "run" / "run.json").exists())
-    time.sleep(1)
-    driver.process.send_signal(signal.SIGINT)
-    assert driver.process.wait(60) == 130, driver.log.read_text()
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"
-
-
-def test_a_second_driver_on_the_same_run_is_refused_in_one_message(tmp_path, start):
-    driver = start("--config", "configs/smoke.yaml", *SMALL)
-    driver.until(lambda: (tmp_path / "run" / "lock").exists() and (tmp_path / "run" / "run.json").exists())
     for arguments, words in ((["--resume", "run"], "is in use by another process"), (SMALL, "is not empty")):
         second = start(*arguments)
         assert second.process.wait(60) == 2
         text = second.log.read_text()
         assert words in text and "Traceback" not in text
     driver.process.send_signal(signal.SIGINT)
-    assert driver.process.wait(60) == 130
+    assert driver.process.wait(60) == 130, driver.log.read_text()
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"
