@@ -87,7 +87,7 @@ def evaluate_replies(cases: Sequence[LabelledCase], replier: Replier, seed: int 
 def _means(rows: list[dict[str, Any]], rng: np.random.Generator) -> dict[str, Any]:
     if not rows:
         return {"states": 0}
-    means = {k: round(float(np.mean([r[k] for r in rows])), 4) for k in rows[0] if k != "pivotal"}
+    means: dict[str, Any] = {k: round(float(np.mean([r[k] for r in rows])), 4) for k in rows[0] if k != "pivotal"}
     gain = np.array([r["first"] - r["model"] for r in rows])
     draws = rng.choice(gain, size=(2000, len(gain))).mean(axis=1)
     means["first_minus_model_ci95"] = [round(float(x), 4) for x in np.percentile(draws, [2.5, 97.5])]

@@ -130,7 +130,8 @@ def train(
     flat = [p for p in model.parameters() if p.dim() <= 1]
     groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": flat, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.95))
-    steps, first, curve = recipe.examples // recipe.batch, 0, []
+    steps, first = recipe.examples // recipe.batch, 0
+    curve: list[dict[str, float]] = []
     if checkpoint is not None and checkpoint.is_file():
         first, curve = _load_checkpoint(checkpoint, model, optimiser)
         log.info("going on from step %d", first)
@@ -264,7 +265,9 @@ def build(
     sources = load_sources(labels)
     log.info(
         "%d verified, %d bootstrap cases, %d episodes",
-        *map(len, (sources.verified, sources.bootstrap, sources.episodes)),
+        len(sources.verified),
+        len(sources.bootstrap),
+        len(sources.episodes),
     )
     begun = time.monotonic()
     model, tokenizer, curve = train(

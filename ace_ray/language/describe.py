@@ -34,20 +34,21 @@ _COLUMNS = ((1, "load"), (2, "generator"), (3, "line"), (4, "line"), (5, "storag
 _MAINTENANCE_STEPS = 48  # maintenance further away than four hours does not bear on the next 100 steps' start
 
 
-def facts_of(env: Any, outages: Sequence[int], horizon: int) -> GridFacts:
+def facts_of(env: Any, outages: Iterable[int], horizon: int) -> GridFacts:
     """The facts of a Grid2Op environment; `outages` are the line ids of the credible outages, in the engine's order."""
     parameters = env.parameters
+    lines = tuple(int(line) for line in outages)
     return GridFacts(
         substations=int(env.n_sub),
         lines=int(env.n_line),
         generators=int(env.n_gen),
         loads=int(env.n_load),
-        outages=tuple(int(line) for line in outages),
+        outages=lines,
         overload_steps=int(parameters.NB_TIMESTEP_OVERFLOW_ALLOWED),
         trip_percent=round(100 * float(parameters.HARD_OVERFLOW_THRESHOLD)),
         cooldown=int(parameters.NB_TIMESTEP_COOLDOWN_SUB),
         horizon=int(horizon),
-        opponent=len(outages) > 0 and len(outages) < int(env.n_line),
+        opponent=0 < len(lines) < int(env.n_line),
     )
 
 

@@ -164,11 +164,15 @@ class CaseView:
     def from_json(cls, text: str) -> CaseView:
         """Rebuild a view written by `to_json`."""
         row = json.loads(text)
-        bad = row.pop("bad")
-        pairs = ("cooling_substations", "cooling_lines", "maintenance")
+        bad = row["bad"]
         return cls(
-            **{k: v for k, v in row.items() if k in ("when", "kind", "step", "demand_mw")},
-            **{k: tuple((int(a), int(b)) for a, b in row[k]) for k in pairs},
+            when=row["when"],
+            kind=row["kind"],
+            step=row["step"],
+            demand_mw=row["demand_mw"],
+            cooling_substations=tuple(map(_pair, row["cooling_substations"])),
+            cooling_lines=tuple(map(_pair, row["cooling_lines"])),
+            maintenance=tuple(map(_pair, row["maintenance"])),
             facts=GridFacts.from_dict(row["facts"]),
             loaded=tuple(LineView(x["line"], _pair(x["ends"]), x["percent"], x["over_steps"]) for x in row["loaded"]),
             dead=tuple(DeadLineView(x["line"], _pair(x["ends"]), x["wait"]) for x in row["dead"]),
