@@ -40,9 +40,9 @@ def comparator(own_env, own_engine, short_settings):
 
 @pytest.fixture(scope="session")
 def greedy_decisions(env, own_engine, short_settings, scenario):
-    """`[(snapshot, played id)]` of the first decisions of greedy on the scenario, capped at 120 steps."""
+    """`[(snapshot, played id)]` of the first decisions of greedy on the scenario, capped at 600 steps."""
     decision_env = DecisionEnv(env, own_engine, short_settings)
-    _, info = decision_env.reset(options={"scenario": replace(scenario, max_steps=120)})
+    _, info = decision_env.reset(options={"scenario": replace(scenario, max_steps=600)})
     found = []
     while info["decision"] is not None and len(found) < 6:
         slot = greedy_slot(info["decision"])

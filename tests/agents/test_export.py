@@ -66,7 +66,7 @@ def test_plays_an_episode_where_ray_and_vllm_cannot_be_imported(run, tmp_path, e
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     shown = json.loads(done.stdout.splitlines()[-1])

@@ -29,7 +29,7 @@ def episode(env, agent, scenario, steps):
 @pytest.fixture(scope="module")
 def greedy_episode(env, own_engine, scenario):
     agent = Greedy(env.action_space, own_engine)
-    return agent, episode(env, agent, scenario, 120)
+    return agent, episode(env, agent, scenario, 300)
 
 
 def test_decides_exactly_in_critical_states_and_follows_the_rules_elsewhere(greedy_episode, own_engine):
