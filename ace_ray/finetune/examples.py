@@ -74,17 +74,23 @@ DEPLOYED = Variation(shuffle=0.0, shorten=0.0, later_rounds=0.0, elsewhen=0.0)
 
 
 def rank_key(labelled: LabelledCase, candidate: CandidateView) -> tuple[float, ...]:
-    """Order of actions, best highest: survival, steps if dead, return in units of the tie, then slot score.
-
-    Returns within a tie are no reason to prefer an action, so the slot score decides among them: a difference that the
-    prompt shows and a model can learn.
-    """
+    """Order of actions, best highest: survival, then the return of survivors, the steps of the dead; else the score."""
     outcome = labelled.outcomes.get(candidate.id)
     if outcome is None:
-        return (0.0, 0.0, 0.0, candidate.score)
-    steps = 0.0 if outcome.survived else float(outcome.steps)
-    level = float(np.floor(outcome.ret / labelled.tie)) if outcome.survived else 0.0
-    return (float(outcome.survived), steps, level, candidate.score)
+        return (candidate.score,)
+    return (float(outcome.survived), outcome.ret if outcome.survived else float(outcome.steps))
+
+
+def draw_target(labelled: LabelledCase, options: Sequence[CandidateView], rng: np.random.Generator) -> CandidateView:
+    """One of the best options: survivors within a tie are equally right, so each is taught as often as the others."""
+    top = max(rank_key(labelled, c) for c in options)
+    margin = labelled.tie if top[0] == 1.0 and len(top) == 2 else 0.0
+    best = [c for c in options if _reaches(rank_key(labelled, c), top, margin)]
+    return best[int(rng.integers(len(best)))]
+
+
+def _reaches(rank: tuple[float, ...], top: tuple[float, ...], margin: float) -> bool:
+    return rank[:-1] == top[:-1] and rank[-1] >= top[-1] - margin
 
 
 def clearly_worse(labelled: LabelledCase, candidate: CandidateView, best: CandidateView) -> bool:
@@ -111,7 +117,7 @@ def make_example(labelled: LabelledCase, rng: np.random.Generator, variation: Va
     options = [c for c in listed if c.id != bad.id]
     history = _history(labelled, options, bad, rng, variation)
     tried = {attempt.action.id for attempt in history if attempt.action is not None}
-    target = max((c for c in options if c.id not in tried), key=lambda c: rank_key(labelled, c))
+    target = draw_target(labelled, [c for c in options if c.id not in tried], rng)
     return Example(actor_messages(case, history), actor_reply(case, target))
 
 

@@ -40,11 +40,13 @@ def test_survival_goes_before_the_slot_score():
     assert chosen(case_with({0: DEAD, 700: DEAD, 800: ALIVE, 226: DEAD})).id == 800
 
 
-def test_among_survivors_within_a_tie_the_score_decides_and_beyond_it_the_return():
+def test_survivors_within_a_tie_are_taught_equally_often_and_beyond_it_the_return_decides():
     tie = case_with({0: DEAD, 700: Outcome(True, 100, 8.01), 800: Outcome(True, 100, 8.02), 226: DEAD})
-    assert chosen(tie).id == 700
+    taught = [chosen(tie, seed).id for seed in range(60)]
+    assert set(taught) == {700, 800}
+    assert 15 < taught.count(700) < 45
     apart = case_with({0: DEAD, 700: Outcome(True, 100, 7.0), 800: Outcome(True, 100, 8.0), 226: DEAD})
-    assert chosen(apart).id == 800
+    assert {chosen(apart, seed).id for seed in range(20)} == {800}
 
 
 def test_where_all_die_the_longest_survivor_is_the_target():
