@@ -33,41 +33,57 @@ def compact(log: ShardLog, window: int, keep_share: float = 0.5) -> int:
     """
     columns = ["source", "parent_id", "state_id", "next_id", "refined"]
     rows = {name: column.to_numpy(zero_copy_only=False) for name, column in _columns(log.read("transition", columns))}
-    refined = rows["refined"].astype(bool)
-    plain = np.flatnonzero(~refined)
-    needed = np.zeros(len(refined), bool)
-    needed[plain[max(0, len(plain) - window) :]] = True
-    needed |= refined
-    originals = np.concatenate([rows["parent_id"][refined], _pending_parents(log)])
-    needed |= np.isin(rows["id"], originals)
-    ids = {"transition": rows["id"][needed], "edit": rows["id"][needed]}
-    ids["state"] = np.unique(np.concatenate([rows["state_id"][needed], rows["next_id"][needed]]))
-
-    old: list[Shard] = []
-    new: list[Shard] = []
-    dropped: Counter[str] = Counter()
-    for kind, key in KEY.items():
-        moved = []
-        for shard in [s for s in log.shards if s.kind == kind]:
-            keep = np.isin(decode(log.path(shard.file), [key])[key].to_numpy(), ids[kind])
-            if keep.mean() >= keep_share:
-                continue
-            table = decode(log.path(shard.file))
-            moved.append(table.filter(pa.array(keep)).replace_schema_metadata(None))
-            if kind == "transition":
-                dropped.update(table.filter(pa.array(~keep))["source"].to_pylist())
-            old.append(shard)
-        kept = pa.concat_tables(moved) if moved else None
-        if kept is not None and kept.num_rows:
-            new.append(log.write(kind, kept, kept=True))
+    needed = _needed(log, rows, window)
+    swap = _Swap(log, keep_share)
+    stay = np.isin(rows["id"], swap.thin_out("transition", rows["id"][needed]))
+    # What stays is more than what is needed: whole shards stay, and everything that they name has to stay with them.
+    swap.thin_out("state", np.unique(np.concatenate([rows["state_id"][stay], rows["next_id"][stay]])))
+    swap.thin_out("edit", rows["id"][stay])
     told = [shard for shard in log.shards if shard.kind == "refinement"]
     if len(told) >= MANY:
-        old += told
-        new.append(log.write("refinement", log.read("refinement"), kept=True))
-    if not old:
+        swap.old += told
+        swap.new.append(log.write("refinement", log.read("refinement"), kept=True))
+    if not swap.old:
         return 0
-    log.replace(old, new, dropped)
-    return sum(shard.bytes for shard in old) - sum(shard.bytes for shard in new)
+    log.replace(swap.old, swap.new, swap.dropped)
+    return sum(shard.bytes for shard in swap.old) - sum(shard.bytes for shard in swap.new)
+
+
+def _needed(log: ShardLog, rows: dict[str, np.ndarray], window: int) -> np.ndarray:
+    """What has to stay: the latest plain rows, all refined ones, and the originals of refined and pending ones."""
+    refined = rows["refined"].astype(bool)
+    plain = np.flatnonzero(~refined)
+    needed = refined.copy()
+    needed[plain[max(0, len(plain) - window) :]] = True
+    return needed | np.isin(rows["id"], np.concatenate([rows["parent_id"][refined], _pending_parents(log)]))
+
+
+class _Swap:
+    """Shards that go and shards that take their place."""
+
+    def __init__(self, log: ShardLog, keep_share: float) -> None:
+        self.log, self.keep_share = log, keep_share
+        self.old: list[Shard] = []
+        self.new: list[Shard] = []
+        self.dropped: Counter[str] = Counter()
+
+    def thin_out(self, kind: str, ids: np.ndarray) -> np.ndarray:
+        """Moves the rows with these ids out of shards that hold little else of use; returns the ids that stay."""
+        moved, stay = [], [ids]
+        for shard in [s for s in self.log.shards if s.kind == kind]:
+            here = decode(self.log.path(shard.file), [KEY[kind]])[KEY[kind]].to_numpy()
+            keep = np.isin(here, ids)
+            if keep.mean() >= self.keep_share:
+                stay.append(here)
+                continue
+            table = decode(self.log.path(shard.file))
+            moved.append(table.filter(pa.array(keep)).replace_schema_metadata(None))
+            if kind == "transition":
+                self.dropped.update(table.filter(pa.array(~keep))["source"].to_pylist())
+            self.old.append(shard)
+        if sum(table.num_rows for table in moved):
+            self.new.append(self.log.write(kind, pa.concat_tables(moved), kept=True))
+        return np.unique(np.concatenate(stay))
 
 
 def _columns(table: pa.Table) -> list[tuple[str, pa.ChunkedArray]]:

@@ -229,16 +229,16 @@ class ReplayCore:
         """
         return self._episodes.popleft() if self._episodes else []
 
-    def edit(self, episode: str, edits: Sequence[Mapping[str, Any]], error: str = "") -> int:
+    def edit(self, episode: str, edits: Sequence[Mapping[str, Any]], **lost: int) -> int:
         """Applies the critic's edits of one episode; returns how many were in bounds and applied.
 
         Args:
             episode: whose transitions they are.
             edits: 'transition_id', 'delta', and optionally columns of the edit record.
-            error: why the critic's reply gave none; counted.
+            lost: entries of the reply that could not be used, or the reply itself, by why; counted.
         """
         self.criticised += 1
-        self.critic_errors.update([error] if error else [])
+        self.critic_errors.update(lost)
         critic = self.settings.critic
         allowed = [critic.scale * factor for factor in (-2.0, -1.0, 1.0, 2.0)]
         taken: dict[int, dict[str, Any]] = {}

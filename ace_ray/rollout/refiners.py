@@ -113,7 +113,8 @@ class RefinerLoop:
         criticism = self._critic.judge(episode)
         if criticism.error:
             log.warning("%s: critic of episode %s: %s", self.name, criticism.episode, criticism.error)
-        ray.get(self._replay.edit.remote(criticism.episode, criticism.edits, criticism.error))
+        lost = {name: count for name, count in ((criticism.error, 1), ("dropped", criticism.dropped)) if name and count}
+        ray.get(self._replay.edit.remote(criticism.episode, criticism.edits, **lost))
         return True
 
 
