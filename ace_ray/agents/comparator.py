@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -50,7 +50,7 @@ class Comparator:
         self.shared_steps = 0  # steps taken over from trails that had passed the same state
         self._continuation = Greedy(env.action_space, engine)
         self._trails = Trails()
-        self._fates: dict[tuple[str, int], Fate] = {}
+        self._fates: dict[str, dict[int, Fate]] = defaultdict(dict)  # by snapshot and id
         self._decisions: OrderedDict[str, Decision] = OrderedDict()
 
     # -- states ----------------------------------------------------------------------------------------------------
@@ -87,10 +87,10 @@ class Comparator:
 
     def fate(self, snapshot: Snapshot, id: int) -> Fate:
         """The fate of catalogue id `id` at the snapshot, from the cache where it is known."""
-        key = (snapshot.key(), int(id))
-        if key not in self._fates:
-            self._fates[key] = self._follow(snapshot, int(id))
-        return self._fates[key]
+        known = self._fates[snapshot.key()]
+        if int(id) not in known:
+            known[int(id)] = self._follow(snapshot, int(id))
+        return known[int(id)]
 
     def fates(self, snapshot: Snapshot, ids: Sequence[int]) -> dict[int, Fate]:
         """The fates of several ids, by id."""
@@ -98,8 +98,7 @@ class Comparator:
 
     def known(self, snapshot: Snapshot) -> dict[int, Fate]:
         """The cached fates at the snapshot, by id."""
-        key = snapshot.key()
-        return {i: fate for (at, i), fate in self._fates.items() if at == key}
+        return dict(self._fates[snapshot.key()])
 
     def verdict(self, a: Fate, b: Fate) -> str:
         """Of `a` against `b`: 'better', 'tie' or 'worse', at the tie of the settings."""
@@ -157,7 +156,11 @@ class Comparator:
     def rows(self) -> list[dict[str, Any]]:
         """The cache as JSON-able rows `{context, snapshot, id, fate}`."""
         context = self.context()
-        return [{"context": context, "snapshot": k, "id": i, "fate": f.to_json()} for (k, i), f in self._fates.items()]
+        return [
+            {"context": context, "snapshot": key, "id": id, "fate": fate.to_json()}
+            for key, fates in self._fates.items()
+            for id, fate in fates.items()
+        ]
 
     def load_rows(self, rows: Iterable[dict[str, Any]]) -> None:
         """Takes up rows that `rows` wrote.
@@ -172,4 +175,4 @@ class Comparator:
                     f"cached fates were made under {row['context']}, the comparator here is {context}",
                     "use the grid settings that they were made with, or make them again",
                 )
-            self._fates[row["snapshot"], int(row["id"])] = Fate.from_json(row["fate"])
+            self._fates[row["snapshot"]][int(row["id"])] = Fate.from_json(row["fate"])

@@ -54,13 +54,14 @@ class Rebuilder:
         self.catalogue = catalogue
         self.keep = keep
         self.replayed = 0  # environment steps spent on rebuilding so far
+        self._held = 0  # snapshots of the last `hold`; their copies stay even where they are more than `keep`
         self._kept: OrderedDict[str, _Place] = OrderedDict()
         self._main: _Place | None = None
 
     def hold(self, snapshots: Iterable[Snapshot]) -> None:
         """Keeps a copy of the environment at each snapshot; those on one log cost one replay together."""
         wanted = sorted(snapshots, key=lambda s: (s.scenario, s.step))
-        self.keep = max(self.keep, len(wanted))
+        self._held = len(wanted)
         for snapshot in wanted:
             self._place(snapshot)
 
@@ -98,7 +99,7 @@ class Rebuilder:
             copied = self.env.copy()
             place = _Place(copied, copied.get_obs(), snapshot)
         self._kept[key] = place
-        while len(self._kept) > self.keep:
+        while len(self._kept) > max(self.keep, self._held):
             self._kept.popitem(last=False)[1].env.close()
         return place
 
