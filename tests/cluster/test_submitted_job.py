@@ -28,7 +28,9 @@ def submit(site: Site, *settings: str, timeout: float = 500.0) -> subprocess.Com
 
 
 def test_the_smoke_profile_runs_to_success_as_a_job(site: Site, tmp_path: Path) -> None:
-    done = submit(site, f"runs_root={tmp_path}", "name=job", "budget.minutes=0.5", "evaluation.enabled=false")
+    done = submit(
+        site, f"runs_root={tmp_path}", "name=job", "budget.minutes=5", "budget.decisions=60", "evaluation.enabled=false"
+    )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert "succeeded" in done.stdout + done.stderr
     run = tmp_path / "job"
