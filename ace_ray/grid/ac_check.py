@@ -14,6 +14,7 @@ from lightsim2grid.lightsim2grid_cpp import AlgorithmType, ElementType, Scenario
 from numpy.typing import NDArray
 
 from ace_ray.grid.catalogue import LINE, NOOP, Catalogue
+from ace_ray.grid.effect import topologies_after
 from ace_ray.grid.model import FloatArray, GridModel, GridState, IntArray, limits_of
 from ace_ray.grid.screen import PER_LINE
 
@@ -59,6 +60,7 @@ class AcCheck:
         self._shunt_state: tuple | None = None
         self._topo = np.ones(model.dim_topo, np.int32)
         self._limit = model.thermal_limit
+        self._reconnected: tuple[int, ...] = ()
         self.ready = False  # whether the loaded state has a power flow solution
         self.fallbacks = 0  # rows that needed a power flow of their own, since the start
 
@@ -85,6 +87,7 @@ class AcCheck:
     def load(self, obs: Any) -> bool:
         """Bring the grid to the observation's state and solve it; false if the power flow diverges."""
         grid, model = self._grid, self.model
+        self._reconnected = ()
         self._load_shunts(obs)
         self._set_topo(obs.topo_vect.astype(np.int32))
         gen, load = self._all[model.n_gen], self._all[model.n_load]
@@ -125,11 +128,15 @@ class AcCheck:
             self._grid.change_q_shunt(i, float(obs._shunt_q[i]) * scale)
 
     def play(self, ids: Sequence[int]) -> bool:
-        """Apply actions to the loaded state for good; false if the power flow diverges."""
+        """Apply reconnections to the loaded state until the next `load`; false if the power flow diverges.
+
+        What is swept from then on is played in the same step as they are.
+        """
         topo = self._topo
         for action_id in ids:
             topo = self.topology_after(topo, action_id)
         self._set_topo(topo)
+        self._reconnected = tuple(int(self.catalogue.line[i]) for i in ids)
         self.ready = self._solve()
         return self.ready
 
@@ -147,19 +154,11 @@ class AcCheck:
         p_ex, v_ex = (np.concatenate([line2[i], trafo2[i]]) for i in (0, 2))
         injection = base.injection.copy()
         injection[model.gen_pos] = grid.get_gen_res()[0]
-        return GridState(
-            self._topo, injection, p_or, q_or, p_ex, v_or, v_ex, 1000.0 * a_or / self._limit, self._limit
-        )
+        return GridState(self._topo, injection, p_or, q_or, p_ex, v_or, v_ex, 1000.0 * a_or / self._limit, self._limit)
 
     def topology_after(self, topo: IntArray, action_id: int) -> IntArray:
-        """Topology vector [T] once an action is played; a line out of service stays so unless it is switched."""
-        row = self.catalogue.bus_rows([action_id])[0]
-        after = topo.copy()
-        moved = row != 0
-        if self.catalogue.kind[action_id] != LINE:
-            moved &= topo > 0
-        after[moved] = row[moved]
-        return after
+        """Topology vector [T] once an action is played in `topo`."""
+        return topologies_after(self.model, self.catalogue, topo, [action_id], self._reconnected)[0]
 
     # -- the sweep ----------------------------------------------------------------------------------------------------
 
@@ -264,14 +263,15 @@ class AcCheck:
             live &= self.model.pos_line[positions] != lost
         swap = s == self.model.slack_sub and self._moves_slack(action_id)
         key = (action_id, int(live @ (1 << np.arange(live.size))), swap)
-        row = self._actions.get(key) if lost < 0 else None
+        cached = lost < 0 and not self._reconnected
+        row = self._actions.get(key) if cached else None
         if row is None:
             row = TopoAction()
-            if lost < 0:
+            if cached:
                 if len(self._actions) >= _CACHED_ACTIONS:
                     self._actions.clear()
                 self._actions[key] = row
-            buses = self.catalogue.bus_rows([action_id])[0]
+            buses = self.topology_after(self._topo, action_id)
             for position in positions[live]:
                 kind_of, element = self._element[position]
                 row.add_element(kind_of, element, int(3 - buses[position] if swap else buses[position]))

@@ -4,7 +4,7 @@ Deterministic but for the exploratory slots, which are drawn only when a generat
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ace_ray.config.grid import CandidateSettings, CriticalSettings
 from ace_ray.grid.catalogue import LINE, NOOP, Catalogue
-from ace_ray.grid.features import moved_elements
+from ace_ray.grid.effect import topologies_after
 from ace_ray.grid.kernels import CERTAIN, ISLAND
 from ace_ray.grid.linear import Linearisation
 from ace_ray.grid.model import FloatArray, IntArray
@@ -43,14 +43,24 @@ class Evaluation:
     usable: NDArray[np.bool_]  # [n] the power flow converges
     legal: NDArray[np.bool_]  # [n]
     score: FloatArray  # [n] rounded to RESOLUTION; of unusable ones -ISLAND
-    moved: IntArray  # [n]
+    after: IntArray  # [n, T] topology
+    moved: IntArray  # [n] elements whose bus is changed; 1 for a line switch
 
     def take(self, rows: NDArray) -> "Evaluation":
         """The chosen rows."""
-        return Evaluation(
-            self.ids[rows], self.rho[rows], self.outage[rows], self.usable[rows], self.legal[rows],
-            self.score[rows], self.moved[rows],
-        )  # fmt: skip
+        return Evaluation(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+    def replaced(self, other: "Evaluation") -> "Evaluation":
+        """The same rows, those of ids that `other` has too taken from there."""
+        place = {int(i): r for r, i in enumerate(other.ids)}
+        pairs = [(r, place[int(i)]) for r, i in enumerate(self.ids) if int(i) in place]
+        if not pairs:
+            return self
+        to, at = (np.array(side) for side in zip(*pairs, strict=True))
+        values = {field.name: getattr(self, field.name).copy() for field in fields(self)}
+        for name, value in values.items():
+            value[to] = getattr(other, name)[at]
+        return Evaluation(**values)
 
 
 def slot_scores(
@@ -102,13 +112,14 @@ class Candidates:
         self,
         lin: Linearisation,
         obs: Any,
+        reconnected: Sequence[int],
         overloaded: bool,
         memory: Sequence[int],
         proposals: Sequence[int],
         rng: np.random.Generator | None,
     ) -> Shortlist:
         """The ids worth an AC check in this state: the best of the linear screen, memory, proposals, exploration."""
-        ids, rho = self._ranked(lin, obs, overloaded)
+        ids, _ = self._ranked(lin, obs, reconnected, overloaded)
         chosen = self._capped(ids)[: self.settings.shortlist]
         best = ids[chosen]
         exploratory: list[int] = []
@@ -123,12 +134,19 @@ class Candidates:
             np.array(list(everything), np.int64), frozenset(exploratory), frozenset(known.tolist()), explicit
         )
 
-    def _ranked(self, lin: Linearisation, obs: Any, overloaded: bool) -> tuple[IntArray, FloatArray]:
+    def _ranked(
+        self, lin: Linearisation, obs: Any, reconnected: Sequence[int], overloaded: bool
+    ) -> tuple[IntArray, FloatArray]:
         """Legal ids and their linear objective, best first: the best of each substation, and the line switches."""
         free = self.screen.substations[obs.time_before_cooldown_sub[self.screen.substations] == 0]
         outages = None if overloaded else self.security.screen_order(lin)
         ids, rho = self.screen.rank(lin, self._keep, free, outages, self.critical.rho_overloaded)
         legal = self.catalogue.legal(obs, ids)
+        if reconnected:  # a partition that would move the end of a reconnected line is the same as one that does not
+            topo = lin.state.topo
+            as_ranked = topologies_after(self.screen.model, self.catalogue, topo, ids)
+            as_played = topologies_after(self.screen.model, self.catalogue, topo, ids, reconnected)
+            legal &= (as_ranked == as_played).all(axis=1)
         ids, rho = ids[legal], rho[legal]
         switches = np.flatnonzero(self.catalogue.kind == LINE)
         switches = switches[self.catalogue.legal(obs, switches)]
@@ -159,13 +177,13 @@ class Candidates:
         usable: NDArray[np.bool_],
         overloaded: bool,
         obs: Any,
-        topo: IntArray,
+        after: IntArray,
     ) -> Evaluation:
-        """Scores and order keys of checked actions."""
+        """Scores and order keys of checked actions; after: [n, T] topologies."""
         score = slot_scores(overloaded, rho, outage, usable, ids, self.critical)
-        return Evaluation(
-            ids, rho, outage, usable, self.catalogue.legal(obs, ids), score, moved_elements(self.catalogue, ids, topo)
-        )
+        moved = ((after != obs.topo_vect) & (after > 0) & (obs.topo_vect > 0)).sum(axis=1)
+        moved = np.where(self.catalogue.kind[ids] == LINE, 1, moved)
+        return Evaluation(ids, rho, outage, usable, self.catalogue.legal(obs, ids), score, after, moved)
 
     def fill(self, evaluation: Evaluation, shortlist: Shortlist) -> NDArray[np.int64]:
         """Rows of `evaluation` for the slots, do-nothing first, then by score; at most K.

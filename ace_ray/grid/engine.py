@@ -15,6 +15,7 @@ from ace_ray.config.grid import GridSettings
 from ace_ray.grid.ac_check import AcCheck
 from ace_ray.grid.candidates import MASKED_SCORE, Candidates, Evaluation
 from ace_ray.grid.catalogue import LINE, Catalogue
+from ace_ray.grid.effect import topologies_after
 from ace_ray.grid.features import context_feature_names, context_features, slot_feature_names, slot_features
 from ace_ray.grid.kernels import ISLAND
 from ace_ray.grid.linear import FactorCache, Linearisation
@@ -158,13 +159,15 @@ class DecisionEngine:
             there, before = self._reconnected(obs, here, accompany, overloaded, fixed, proposals)
             accompany = accompany if there is not here else ()
         if fixed is None:
-            shortlist = self.candidates.shortlist(there, obs, overloaded, self.memory, proposals, rng)
+            shortlist = self.candidates.shortlist(
+                there, obs, self._lines(accompany), overloaded, self.memory, proposals, rng
+            )
             ids = shortlist.ids
         else:
             ids = fixed
-        evaluation = self._evaluate(ids, there, obs, overloaded)
+        evaluation = self._evaluate(ids, there, obs, overloaded, self._lines(accompany))
         if before is not None:
-            evaluation = _replaced(evaluation, before)
+            evaluation = evaluation.replaced(before)
         rows = np.arange(ids.size) if fixed is not None else self.candidates.fill(evaluation, shortlist)
         return self._decision(obs, here, overloaded, evaluation.take(rows), accompany)
 
@@ -205,9 +208,14 @@ class DecisionEngine:
             return here, None
         return self._factors.linearise(self._check.state(here.state)), before
 
-    def _evaluate(self, ids: NDArray, lin: Linearisation, obs: Any, overloaded: bool) -> Evaluation:
+    def _lines(self, switches: tuple[int, ...]) -> list[int]:
+        return [int(self.catalogue.line[i]) for i in switches]
+
+    def _evaluate(
+        self, ids: NDArray, lin: Linearisation, obs: Any, overloaded: bool, reconnected: Sequence[int] = ()
+    ) -> Evaluation:
         """Exact flows after each action from the state that the AC check has loaded, linear outages from there."""
-        rows = self.screen.rows(lin, ids, self.security.lines)
+        rows = self.screen.rows(lin, ids, self.security.lines, reconnected)
         if self._check.ready:
             checked = self._check.sweep(ids)
             rho, p, q, usable = checked.rho, checked.p_or, checked.q_or, checked.converged
@@ -217,7 +225,8 @@ class DecisionEngine:
         rho = np.where(usable[:, None], rho, ISLAND)
         outage = self.security.worst_after(lin, rows, p, q, exact=self._check.ready)
         outage = np.where(usable[:, None], np.minimum(outage, ISLAND), ISLAND)
-        return self.candidates.evaluate(ids, rho, outage, usable, overloaded, obs, lin.state.topo)
+        after = topologies_after(self.model, self.catalogue, lin.state.topo, ids, reconnected)
+        return self.candidates.evaluate(ids, rho, outage, usable, overloaded, obs, after)
 
     def _decision(
         self, obs: Any, here: Linearisation, overloaded: bool, chosen: Evaluation, accompany: tuple[int, ...]
@@ -227,9 +236,17 @@ class DecisionEngine:
         playable = chosen.usable & chosen.legal
         playable[0] = True
         features = slot_features(
-            self.model, self.catalogue, here.state.topo, chosen.ids, chosen.rho, chosen.outage, chosen.score,
-            chosen.usable, here.state.rho,
-        )  # fmt: skip
+            self.model,
+            self.catalogue,
+            chosen.ids,
+            chosen.after,
+            chosen.moved,
+            chosen.rho,
+            chosen.outage,
+            chosen.score,
+            chosen.usable,
+            here.state.rho,
+        )
         ids, mask = np.full(spec.slots, -1, np.int32), np.zeros(spec.slots, bool)
         score = np.full(spec.slots, MASKED_SCORE, np.float32)
         slots = np.zeros((spec.slots, spec.slot_features), np.float32)
@@ -249,17 +266,3 @@ class DecisionEngine:
             rho_outage=outage,
             accompany=accompany,
         )
-
-
-def _replaced(evaluation: Evaluation, before: Evaluation) -> Evaluation:
-    """`evaluation` with the rows of line switches taken from `before`, where they were played alone."""
-    place = {int(i): r for r, i in enumerate(before.ids)}
-    rows = [(r, place[int(i)]) for r, i in enumerate(evaluation.ids) if int(i) in place]
-    if not rows:
-        return evaluation
-    to, at = (np.array(x) for x in zip(*rows, strict=True))
-    rho, outage, usable = evaluation.rho.copy(), evaluation.outage.copy(), evaluation.usable.copy()
-    score, moved = evaluation.score.copy(), evaluation.moved.copy()
-    rho[to], outage[to], usable[to] = before.rho[at], before.outage[at], before.usable[at]
-    score[to], moved[to] = before.score[at], before.moved[at]
-    return Evaluation(evaluation.ids, rho, outage, usable, evaluation.legal, score, moved)

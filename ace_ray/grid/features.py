@@ -115,18 +115,12 @@ def context_features(
     return np.concatenate([np.asarray(part, np.float32) for part in parts])
 
 
-def moved_elements(catalogue: Catalogue, ids: NDArray, topo: IntArray) -> IntArray:
-    """[n] elements in service whose bus an action changes; 1 for a line switch."""
-    rows = catalogue.bus_rows(ids)
-    moved = ((rows > 0) & (topo > 0) & (rows != topo)).sum(axis=1)
-    return np.where(catalogue.kind[ids] == LINE, 1, moved)
-
-
 def slot_features(
     model: GridModel,
     catalogue: Catalogue,
-    topo: IntArray,
     ids: NDArray,
+    after: IntArray,
+    moved: IntArray,
     rho: FloatArray,
     outage: FloatArray,
     score: FloatArray,
@@ -136,13 +130,11 @@ def slot_features(
     """Slot features float32 [n, F]; row 0 must be do-nothing.
 
     Args:
-        topo: [T] topology that the actions are played in.  ids: [n] catalogue ids.
+        ids: [n] catalogue ids.  after: [n, T] topologies.  moved: [n] elements moved.
         rho: [n, L] after the action.  outage: [n, O] worst after each outage.  score: [n].
         usable: [n] whether the grid survives the action.  rho_now: [L] as measured.
     """
-    rows = catalogue.bus_rows(ids)
     kind = catalogue.kind[ids]
-    after = np.where((rows != 0) & ((topo > 0) | (kind == LINE)[:, None]), rows, topo)
     worst_line = int(rho_now.argmax())
     ends = np.array([model.line_or_sub[worst_line], model.line_ex_sub[worst_line]])
     substation = catalogue.substation[ids].astype(np.int64)
@@ -163,7 +155,7 @@ def slot_features(
             (rho > 0.95).sum(axis=1) / 10.0,
             np.maximum(rho - 1.0, 0.0).sum(axis=1),
             rho[:, worst_line] - rho[0, worst_line],
-            moved_elements(catalogue, ids, topo) / 10.0,
+            moved / 10.0,
             ((after == 2).sum(axis=1) + lines_out) / 20.0,
             lines_out / 5.0,
             kind == NOOP,

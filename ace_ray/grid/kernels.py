@@ -15,6 +15,8 @@ All kernels stay in this one file: numba's cache of compiled code notices a chan
 not of those that it calls into.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -33,73 +35,118 @@ LOW_BITS = 8
 LINES_PER_CHECK = 8  # lines between two looks whether a block can be given up
 
 
+class Layout(NamedTuple):
+    """What never changes. S substations, T elements; patterns are indexed as the module docstring says."""
+
+    n_sub: int
+    sub_ptr: IntArray  # [S + 1]
+    elements: IntArray  # [T] places in the topology vector, element 0 of each substation first
+    pos_line: IntArray  # [T] see GridModel
+    pos_sign: IntArray  # [T]
+    pattern_ptr: NDArray[np.int64]  # [S + 1] patterns of substation s: pattern_ids[pattern_ptr[s]:pattern_ptr[s + 1]]
+    pattern_ids: IntArray  # catalogue id of each pattern, -1 where there is none
+
+
+class Linear(NamedTuple):
+    """The linear model of one state, see `linear.Linearisation`."""
+
+    topo: IntArray  # [T]
+    node: IntArray  # [T]
+    node_or: IntArray  # [L]
+    node_ex: IntArray  # [L]
+    b: FloatArray  # [L]
+    X: FloatArray  # [N, N]
+    H: FloatArray  # [L, L]
+    theta: FloatArray  # [N]
+    injection: FloatArray  # [T]
+    p_or: FloatArray  # [L]
+    p_ex: FloatArray  # [L]
+    parabola: FloatArray  # [3, L]
+
+
+class Search(NamedTuple):
+    """What is looked for, in which order."""
+
+    lines: NDArray[np.int64]  # lines in service, the most loaded first
+    outages: NDArray[np.int64]  # [O] with none the objective is rho now, else the worst of now and after each outage
+    outage_lines: NDArray[np.int64]  # [O, *] lines to look at after each outage, the most loaded first
+    limit: float  # with outages, a rho of `limit` or more now counts as CERTAIN more than it is
+    keep: int  # how many of a substation
+
+
+class Merging(NamedTuple):
+    """A substation brought to one bus: f_merged = f + delta * D, X_merged = X - row' row; zeros if it is not split."""
+
+    split: bool
+    home: int  # its node once merged
+    D: FloatArray  # [L]
+    delta: float
+    row: FloatArray  # [N] u' X / sqrt(u' X u) with u = e_first - e_second
+
+
+class Tables(NamedTuple):
+    """What the E elements of a substation contribute when moved to another bus, everything merged to one bus first."""
+
+    f: FloatArray  # [L] merged flows at the origin
+    h: FloatArray  # [L, O] merged response to a transfer over the ends of each outage line
+    numerator: FloatArray  # [E]
+    sum_b: FloatArray  # [E]
+    gram: FloatArray  # [E, E] v_e' X v_e'
+    D: FloatArray  # [E, L]
+    outage_numerator: FloatArray  # [O, E]
+    kind: IntArray  # [E] 0 out of service, 1 branch end, 2 injection
+
+
 @njit(cache=True)
-def merge(
-    s: int, n_sub: int, elements: IntArray, node: IntArray, node_or: IntArray, node_ex: IntArray, b: FloatArray,
-    X: FloatArray, theta: FloatArray,
-) -> tuple[bool, int, FloatArray, float, FloatArray]:
-    """Bring substation s to one bus.
-
-    Returns:
-        split: whether it has two buses now; home: its node once merged; D [L] and delta: f_merged = f + delta * D;
-        row [N]: X_merged = X - row' row, that is u' X / sqrt(u' X u) with u = e_first - e_second. Zeros if not split.
-    """
-    D = np.zeros(b.size)
-    first = second = False
-    for position in elements:
-        first |= node[position] == s
-        second |= node[position] == s + n_sub
-    home = s + n_sub if second and not first else s
-    row = np.zeros(X.shape[0])
-    if not (first and second):
-        return False, home, D, 0.0, row
-    row[:] = X[s] - X[s + n_sub]
-    denominator = row[s] - row[s + n_sub]
-    if denominator <= 0.0:
-        return False, home, D, 0.0, row
-    for line in range(b.size):
-        if node_or[line] >= 0:
-            D[line] = -b[line] * (row[node_or[line]] - row[node_ex[line]]) / denominator
-    return True, home, D, theta[s] - theta[s + n_sub], row / np.sqrt(denominator)
+def merge(s: int, layout: Layout, lin: Linear) -> Merging:
+    """Bring substation s to one bus."""
+    second = s + layout.n_sub
+    D, row = np.zeros(lin.b.size), np.zeros(lin.X.shape[0])
+    on_first = on_second = False
+    for position in layout.elements[layout.sub_ptr[s] : layout.sub_ptr[s + 1]]:
+        on_first |= lin.node[position] == s
+        on_second |= lin.node[position] == second
+    home = second if on_second and not on_first else s
+    denominator = lin.X[s, s] - 2.0 * lin.X[s, second] + lin.X[second, second]
+    if not (on_first and on_second) or denominator <= 0.0:
+        return Merging(False, home, D, 0.0, row)
+    row[:] = (lin.X[s] - lin.X[second]) / np.sqrt(denominator)
+    for line in range(lin.b.size):
+        if lin.node_or[line] >= 0:
+            drop = row[lin.node_or[line]] - row[lin.node_ex[line]]
+            D[line] = -lin.b[line] * drop / np.sqrt(denominator)
+    return Merging(True, home, D, lin.theta[s] - lin.theta[second], row)
 
 
 @njit(cache=True)
-def substation_tables(
-    s: int, n_sub: int, elements: IntArray, pos_line: IntArray, pos_sign: IntArray, injection: FloatArray,
-    node: IntArray, node_or: IntArray, node_ex: IntArray, b: FloatArray, X: FloatArray, H: FloatArray,
-    theta: FloatArray, p_or: FloatArray, p_ex: FloatArray, outages: IntArray,
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray, FloatArray, FloatArray, IntArray]:
-    """What the elements of substation s contribute when moved to another bus, everything merged to one bus first.
-
-    Returns:
-        f [L] merged flows at the origin; h [L, O] merged response to the ends of each outage line; numerator [E];
-        sum_b [E]; gram [E, E] = v_e' X v_e'; D [E, L]; outage_numerator [O, E]; kind [E]: 0 out of service, 1 branch
-        end, 2 injection.
-    """
+def substation_tables(s: int, layout: Layout, lin: Linear, merging: Merging, outages: IntArray) -> Tables:
+    """`Tables` of substation s."""
+    elements = layout.elements[layout.sub_ptr[s] : layout.sub_ptr[s + 1]]
+    node_or, node_ex, b, X, row, home = lin.node_or, lin.node_ex, lin.b, lin.X, merging.row, merging.home
     n_line, n_el, n_out = b.size, elements.size, outages.size
-    split, home, merge_D, merge_delta, row = merge(s, n_sub, elements, node, node_or, node_ex, b, X, theta)
-    f, h = p_or + merge_delta * merge_D, np.empty((n_line, n_out))
+    f, h = lin.p_or + merging.delta * merging.D, np.empty((n_line, n_out))
     for o in range(n_out):
         k = outages[o]
-        response = row[node_or[k]] - row[node_ex[k]] if split and node_or[k] >= 0 else 0.0
+        response = row[node_or[k]] - row[node_ex[k]] if merging.split and node_or[k] >= 0 else 0.0
         for line in range(n_line):
-            h[line, o] = H[line, k]
+            h[line, o] = lin.H[line, k]
             if response != 0.0 and node_or[line] >= 0:
                 h[line, o] -= b[line] * (row[node_or[line]] - row[node_ex[line]]) * response
     numerator, sum_b, kind = np.zeros(n_el), np.zeros(n_el), np.zeros(n_el, np.int32)
     far, XV = np.zeros(n_el, np.int32), np.zeros((n_el, X.shape[0]))
     D, gram, outage_numerator = np.zeros((n_el, n_line)), np.zeros((n_el, n_el)), np.zeros((n_out, n_el))
     for e in range(n_el):
-        line, sign = pos_line[elements[e]], pos_sign[elements[e]]
+        line, sign = layout.pos_line[elements[e]], layout.pos_sign[elements[e]]
         if line < 0:
             kind[e] = 2
-            numerator[e] = injection[elements[e]]
+            numerator[e] = lin.injection[elements[e]]
             continue
         if node_or[line] < 0:
             continue
         kind[e] = 1
         sum_b[e] = b[line]
-        numerator[e] = -((p_or[line] if sign > 0 else p_ex[line]) + sign * merge_delta * merge_D[line])
+        measured = lin.p_or[line] if sign > 0 else lin.p_ex[line]
+        numerator[e] = -(measured + sign * merging.delta * merging.D[line])
         far[e] = node_ex[line] if sign > 0 else node_or[line]
         correction = row[home] - row[far[e]]
         for i in range(X.shape[0]):
@@ -112,10 +159,10 @@ def substation_tables(
             outage_numerator[o, e] = sign * ((1.0 if outages[o] == line else 0.0) - h[line, o])
     for e in range(n_el):
         if kind[e] == 1:
-            line = pos_line[elements[e]]
+            line = layout.pos_line[elements[e]]
             for other in range(n_el):
                 gram[e, other] = b[line] * (XV[other, home] - XV[other, far[e]])
-    return f, h, numerator, sum_b, gram, D, outage_numerator, kind
+    return Tables(f, h, numerator, sum_b, gram, D, outage_numerator, kind)
 
 
 @njit(cache=True)
@@ -213,34 +260,31 @@ def _outage_scalars(m, delta, inverse, num_low, num_high, D_low, D_high, f_k, h_
 
 @njit(cache=True)
 def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it would hide the order of early exits
-    tables, ids, present, alive_mask, parabola, lines, outages, outage_lines, limit, zero, keep, every
+    tables, ids, present, alive_mask, curve, search, every
 ):
     """Rank all patterns of one substation by rho^2.
 
     Args:
-        tables: Result of `substation_tables`.
+        tables: `Tables` of the substation.
         ids: [2^(E-1)] catalogue id of a pattern, -1 where there is none.
         present: Present pattern on the elements of `alive_mask` (full pattern, bit 0 included); it and its complement
             are left out.
         alive_mask: Elements in service: a pattern that moves another one is left out if its twin without exists.
-        parabola: [3, L] of the linearisation.  lines: [*] lines in service, the most loaded first.
-        outages: [O] outage lines (order of the tables).  outage_lines: [O, *] lines in the order to look at after each.
-            With no outages the objective is rho^2 now, else the worst of now and after each outage.
-        limit: With outages, a rho of `limit` or more now counts as CERTAIN more than it is.
-        zero: [1] of the dtype to work in.
-        keep: How many to keep.
+        curve: [3, L] parabolas, of the dtype to work in.
+        search: What is looked for.
         every: [catalogue size] receives the rho^2 of every pattern (no early exit), or [0].
 
     Returns:
         values [keep] and ids [keep] of the best, unordered; ids -1 where fewer exist.
     """
     f64, h64, numerator, sum_b, gram, D, outage_numerator, kind = tables
+    outages, limit = search.outages, search.limit
     n_el, n_line, n_out = kind.size, f64.size, outages.size
     bits = n_el - 1
     low = min(bits, LOW_BITS)
     high = bits - low
     n_low, n_high = 1 << low, 1 << high
-    dt = zero.dtype
+    dt = curve.dtype
     f, h = f64.astype(dt), h64.T.copy().astype(dt)
     sums = np.empty((2, 3, max(n_low, n_high)))  # numerator, sum_b, gram of low and high halves
     counts = np.empty((2, 2, max(n_low, n_high)))  # branches and injections moved
@@ -267,7 +311,7 @@ def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it w
         high_out[o] = buffer[:n_high]
     n_branch, n_inject = branch.sum(), inject.sum()
     absent = ~present & alive_mask
-    best, best_ids = np.full(keep, HUGE, dt), np.full(keep, -1, np.int32)
+    best, best_ids = np.full(search.keep, HUGE, dt), np.full(search.keep, -1, np.int32)
     m, delta, inverse = np.empty(n_low, dt), np.empty(n_low, dt), np.empty(n_low, dt)
     g, e = np.empty(n_low, dt), np.empty(n_low, dt)
     weights, cross = np.zeros(n_el), np.empty(n_low)
@@ -306,7 +350,7 @@ def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it w
         threshold = best[0] if every.size == 0 else dt.type(np.inf)
         if m.min() >= threshold:
             continue
-        if _flow_pass(m, delta, low_D, high_D[hi], f, parabola, lines, threshold):
+        if _flow_pass(m, delta, low_D, high_D[hi], f, curve, search.lines, threshold):
             continue
         if n_out > 0:
             for lo in range(n_low):
@@ -318,7 +362,8 @@ def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it w
             _outage_scalars(
                 m, delta, inverse, low_out[o], high_out[o, hi], low_D[k], high_D[hi, k], f[k], h[o, k], g, e
             )
-            given_up = _outage_pass(m, g, e, k, low_D, high_D[hi], f, h[o], parabola, outage_lines[o], threshold)
+            lines = search.outage_lines[o]
+            given_up = _outage_pass(m, g, e, k, low_D, high_D[hi], f, h[o], curve, lines, threshold)
             if given_up:
                 break
         if given_up:
@@ -333,54 +378,54 @@ def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it w
 
 
 @njit(cache=True)
-def rank_substations(  # type: ignore[no-untyped-def]
-    wanted, sub_ptr, elements, pos_line, pos_sign, pat_ptr, pattern_ids, topo, injection, node, node_or, node_ex,
-    b, X, H, theta, p_or, p_ex, parabola, lines, outages, outage_lines, limit, zero, keep, every
-):
-    """`rank_substation` for every substation of `wanted`; values and ids [wanted, keep]."""
-    n_sub = sub_ptr.size - 1
-    values, ids = np.full((wanted.size, keep), HUGE, zero.dtype), np.full((wanted.size, keep), -1, np.int32)
-    curve = parabola.astype(zero.dtype)
+def rank_substations(wanted, layout, lin, search, zero, every):  # type: ignore[no-untyped-def]
+    """`rank_substation` for every substation of `wanted`, in the precision of `zero`; values and ids [wanted, keep]."""
+    curve = lin.parabola.astype(zero.dtype)
+    values = np.full((wanted.size, search.keep), HUGE, zero.dtype)
+    ids = np.full((wanted.size, search.keep), -1, np.int32)
     for at in range(wanted.size):
         s = wanted[at]
-        own = elements[sub_ptr[s] : sub_ptr[s + 1]]
-        if pat_ptr[s + 1] == pat_ptr[s]:
+        own = layout.pattern_ids[layout.pattern_ptr[s] : layout.pattern_ptr[s + 1]]
+        if own.size == 0:
             continue
+        elements = layout.elements[layout.sub_ptr[s] : layout.sub_ptr[s + 1]]
         present = alive = 0
-        for e in range(own.size):
-            if pos_line[own[e]] < 0 or node_or[pos_line[own[e]]] >= 0:
+        for e in range(elements.size):
+            line = layout.pos_line[elements[e]]
+            if line < 0 or lin.node_or[line] >= 0:
                 alive |= 1 << e
-                if topo[own[e]] == 2:
+                if lin.topo[elements[e]] == 2:
                     present |= 1 << e
-        tables = substation_tables(
-            s, n_sub, own, pos_line, pos_sign, injection, node, node_or, node_ex, b, X, H, theta, p_or, p_ex, outages
-        )
-        values[at], ids[at] = rank_substation(
-            tables, pattern_ids[pat_ptr[s] : pat_ptr[s + 1]], present, alive, curve, lines, outages, outage_lines,
-            limit, zero, keep, every,
-        )
+        tables = substation_tables(s, layout, lin, merge(s, layout, lin), search.outages)
+        values[at], ids[at] = rank_substation(tables, own, present, alive, curve, search, every)
     return values, ids
 
 
 @njit(cache=True)
-def split_rows(tables, merge_D, merge_delta, merge_r, masks, outages):  # type: ignore[no-untyped-def]
-    """The low-rank change of some patterns of one substation.
+def split_rows(s, layout, lin, masks, outages):  # type: ignore[no-untyped-def]
+    """The low-rank change of some patterns of substation s: its merging, then a splitting.
 
     Args:
-        tables: Result of `substation_tables`; merge_D [L], merge_delta, merge_r [O]: the merging that comes first.
-        masks: [n] full patterns (elements out of service are ignored).
+        masks: [n] full patterns (elements out of service are ignored).  outages: [O] lines of the responses.
 
     Returns:
         f [n, L] flows after; D [n, 2, L] and R [n, 2, O], whose products are added to H; usable [n].
     """
-    f, h, numerator, sum_b, gram, D, outage_numerator, kind = tables
+    merging = merge(s, layout, lin)
+    f, h, numerator, sum_b, gram, D, outage_numerator, kind = substation_tables(s, layout, lin, merging, outages)
     n, n_el, n_line, n_out = masks.size, kind.size, f.size, outages.size
     flows, usable = np.zeros((n, n_line)), np.zeros(n, np.bool_)
     change, response = np.zeros((n, 2, n_line)), np.zeros((n, 2, n_out))
     n_branch, n_inject = (kind == 1).sum(), (kind == 2).sum()
+    second = s + layout.n_sub
+    scale = np.sqrt(max(0.0, lin.X[s, s] - 2.0 * lin.X[s, second] + lin.X[second, second]))  # of merging.row
     for i in range(n):
         flows[i] = f
-        change[i, 1], response[i, 1] = merge_D, merge_r
+        change[i, 1] = merging.D
+        for o in range(n_out):
+            k = outages[o]
+            if merging.split and lin.node_or[k] >= 0:
+                response[i, 1, o] = scale * (merging.row[lin.node_or[k]] - merging.row[lin.node_ex[k]])
         branches = injections = 0
         total = susceptance = quadratic = 0.0
         for e in range(n_el):

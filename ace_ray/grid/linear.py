@@ -23,6 +23,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from ace_ray.grid.kernels import Linear
 from ace_ray.grid.model import FloatArray, GridModel, GridState, IntArray
 
 KV_TO_A = 1000.0 / np.sqrt(3.0)  # MVA / kV -> A
@@ -121,6 +122,12 @@ class Linearisation:
     def alive(self) -> NDArray[np.bool_]:
         """Lines in service [L]."""
         return self.factors.node_or >= 0
+
+    def arrays(self) -> Linear:
+        """The same for the compiled kernels."""
+        f, s = self.factors, self.state
+        flows = (s.injection, s.p_or, s.p_ex, self.parabola)
+        return Linear(s.topo, f.node, f.node_or, f.node_ex, f.b, f.X, f.H, self.theta, *flows)
 
     def parabolas(self, p: FloatArray, q: FloatArray) -> FloatArray:
         """[3, n, L] the parabolas of n states with flows p and q [n, L] and these voltages."""

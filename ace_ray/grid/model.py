@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ace_ray.config.errors import GridMismatchError
 
-IntArray = NDArray[np.int32]
+IntArray = NDArray[np.signedinteger[Any]]
 FloatArray = NDArray[np.float64]
 
 

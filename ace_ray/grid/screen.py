@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ace_ray.grid import kernels
 from ace_ray.grid.catalogue import LINE, SUBSTATION, Catalogue
+from ace_ray.grid.effect import topologies_after
 from ace_ray.grid.linear import Linearisation
 from ace_ray.grid.model import FloatArray, GridModel, IntArray
 
@@ -31,8 +32,8 @@ class Rows:
 class Outages:
     """Credible outages of one state: lines [O], and for each the order in which to look at the other lines [O, *]."""
 
-    lines: IntArray
-    order: IntArray
+    lines: NDArray[np.int64]
+    order: NDArray[np.int64]
 
 
 class Screen:
@@ -42,16 +43,22 @@ class Screen:
         self.model, self.catalogue = model, catalogue
         # The kernel's element 0 never moves, and its element 1 + i is bit i of the catalogue's code.
         order = [np.concatenate([p[:1], p[:0:-1]]) for p in catalogue.positions]
-        self.elements = np.concatenate(order).astype(np.int32)
-        self.pattern_ptr = np.zeros(model.n_sub + 1, np.int64)
-        ids = []
+        sizes, ids = [0], []
         for s, positions in enumerate(catalogue.positions):
             start, end = catalogue.offsets[s], catalogue.offsets[s + 1]
             table = np.full(1 << (len(positions) - 1) if end > start else 0, -1, np.int32)
             table[catalogue.code[start:end]] = np.arange(start, end)
             ids.append(table)
-            self.pattern_ptr[s + 1] = self.pattern_ptr[s] + table.size
-        self.pattern_ids = np.concatenate(ids)
+            sizes.append(table.size)
+        self._layout = kernels.Layout(
+            model.n_sub,
+            model.sub_ptr,
+            np.concatenate(order).astype(np.int32),
+            model.pos_line,
+            model.pos_sign,
+            np.cumsum(sizes),
+            np.concatenate(ids),
+        )
         self.substations = np.flatnonzero(np.diff(catalogue.offsets)).astype(np.int64)
 
     def rank(
@@ -80,27 +87,25 @@ class Screen:
             ids [n] and rho [n], best first; ties by lower id. The present partition and those that cut off a part of
             the grid are not among them.
         """
-        factors, state = lin.factors, lin.state
         wanted = self.substations if substations is None else np.asarray(substations, np.int64)
-        lines = np.argsort(-state.rho, kind="stable")
-        lines = lines[lin.alive[lines]]
+        lines = np.argsort(-lin.state.rho, kind="stable")
         lost = outages if outages is not None else Outages(np.zeros(0, np.int64), np.zeros((0, 0), np.int64))
-        values, ids = kernels.rank_substations(
-            wanted, self.model.sub_ptr, self.elements, self.model.pos_line, self.model.pos_sign, self.pattern_ptr,
-            self.pattern_ids, state.topo, state.injection, factors.node, factors.node_or, factors.node_ex, factors.b,
-            factors.X, factors.H, lin.theta, state.p_or, state.p_ex, lin.parabola, lines, lost.lines, lost.order,
-            limit, np.zeros(1, dtype), keep, np.zeros(0, dtype) if every is None else every,
-        )  # fmt: skip
+        search = kernels.Search(lines[lin.alive[lines]], lost.lines, lost.order, float(limit), keep)
+        table = np.zeros(0, dtype) if every is None else every
+        values, ids = kernels.rank_substations(wanted, self._layout, lin.arrays(), search, np.zeros(1, dtype), table)
         found = ids >= 0
         flat_ids, rho = ids[found], np.sqrt(values[found].astype(np.float64))
         best = np.lexsort((flat_ids, rho))
         return flat_ids[best], rho[best]
 
-    def rows(self, lin: Linearisation, ids: Sequence[int] | NDArray, outages: IntArray) -> Rows:
+    def rows(
+        self, lin: Linearisation, ids: Sequence[int] | NDArray, outages: IntArray, reconnected: Sequence[int] = ()
+    ) -> Rows:
         """Flows after each action and its change of the distribution factors.
 
         Args:
             lin: State that the actions are played in.  ids: [n] catalogue ids.  outages: [O] lines of the factors.
+            reconnected: Lines that are in service in `lin` because they are reconnected in the same step.
         """
         chosen = np.asarray(ids, np.int64).reshape(-1)
         n, state = chosen.size, lin.state
@@ -115,32 +120,25 @@ class Screen:
             self._switch(lin, int(chosen[i]), outages, rows, int(i))
         partitions = np.flatnonzero(kinds == SUBSTATION)
         of = self.catalogue.substation[chosen[partitions]]
+        masks = self.catalogue.code[chosen[partitions]].astype(np.int64) << 1
+        if reconnected:
+            after = topologies_after(self.model, self.catalogue, lin.state.topo, chosen[partitions], reconnected)
+            masks = self._masks(of, after)
         for s in np.unique(of):
-            at = partitions[of == s]
-            self._split(lin, int(s), self.catalogue.code[chosen[at]], outages, rows, at)
+            mine = of == s
+            at = partitions[mine]
+            rows.flows[at], rows.D[at], rows.R[at], rows.usable[at] = kernels.split_rows(
+                int(s), self._layout, lin.arrays(), masks[mine], outages
+            )
         return rows
 
-    def _split(self, lin: Linearisation, s: int, codes: NDArray, outages: IntArray, rows: Rows, at: NDArray) -> None:
-        model, factors, state = self.model, lin.factors, lin.state
-        elements = self.elements[model.sub_ptr[s] : model.sub_ptr[s + 1]]
-        split, _, merge_D, merge_delta, row = kernels.merge(
-            s, model.n_sub, elements, factors.node, factors.node_or, factors.node_ex, factors.b, factors.X, lin.theta
-        )
-        merge_r = np.zeros(outages.size)
-        if split:
-            on = factors.node_or[outages] >= 0
-            k = outages[on]
-            # u' X u_k; `row` carries 1/sqrt(u' X u), which D has already
-            X, second = factors.X, s + model.n_sub
-            scale = np.sqrt(X[s, s] - 2 * X[s, second] + X[second, second])
-            merge_r[on] = scale * (row[factors.node_or[k]] - row[factors.node_ex[k]])
-        tables = kernels.substation_tables(
-            s, model.n_sub, elements, model.pos_line, model.pos_sign, state.injection, factors.node, factors.node_or,
-            factors.node_ex, factors.b, factors.X, factors.H, lin.theta, state.p_or, state.p_ex, outages,
-        )  # fmt: skip
-        rows.flows[at], rows.D[at], rows.R[at], rows.usable[at] = kernels.split_rows(
-            tables, merge_D, merge_delta, merge_r, codes.astype(np.int64) << 1, outages
-        )
+    def _masks(self, substations: NDArray, after: NDArray) -> NDArray[np.int64]:
+        """[n] full patterns of the given substations in the topologies `after` [n, T]."""
+        masks = np.zeros(substations.size, np.int64)
+        for i, s in enumerate(substations):
+            elements = self._layout.elements[self.model.sub_ptr[s] : self.model.sub_ptr[s + 1]]
+            masks[i] = (after[i, elements] == 2) @ (1 << np.arange(elements.size))
+        return masks
 
     def _switch(self, lin: Linearisation, action_id: int, outages: IntArray, rows: Rows, i: int) -> None:
         """One line opened, or closed on a pair of buses."""

@@ -14,7 +14,7 @@ from ace_ray.config.grid import CriticalSettings
 from ace_ray.grid import kernels
 from ace_ray.grid.ac_check import AcCheck
 from ace_ray.grid.linear import Factors, Linearisation
-from ace_ray.grid.model import FloatArray, GridModel, IntArray
+from ace_ray.grid.model import FloatArray, GridModel
 from ace_ray.grid.screen import Outages, Rows
 
 
@@ -52,7 +52,7 @@ class Security:
         everything = list(range(model.n_line))
         chosen = attackable if settings.outages == "opponent" and attackable else everything
         self.model = model
-        self.lines: IntArray = np.array([line for line in chosen if own[line] < 1.0 - 1e-6], np.int64)
+        self.lines = np.array([line for line in chosen if own[line] < 1.0 - 1e-6], np.int64)
 
     def worst_now(self, lin: Linearisation) -> FloatArray:
         """[O] worst rho after each outage in the present state."""
@@ -60,9 +60,7 @@ class Security:
         p, q, R = state.p_or[None, :], state.q_or[None, :], np.zeros((1, 0, self.lines.size))
         return self._worst(lin, p, q, none, R, kernels.CUT_OFF)[0]
 
-    def worst_after(
-        self, lin: Linearisation, rows: Rows, p: FloatArray, q: FloatArray, exact: bool
-    ) -> FloatArray:
+    def worst_after(self, lin: Linearisation, rows: Rows, p: FloatArray, q: FloatArray, exact: bool) -> FloatArray:
         """[n, O] worst rho after each action and outage.
 
         Args:

@@ -13,7 +13,8 @@ def messy_observations(env: Any, catalogue: Any, seed: int, count: int, every: i
     rng = np.random.default_rng(seed)
     seen: list[Any] = []
     while len(seen) < count:
-        obs, done, step = env.reset(seed=int(rng.integers(1000))), False, 0
+        options = {"time serie id": int(rng.integers(len(env.chronics_handler.subpaths)))}
+        obs, done, step = env.reset(seed=int(rng.integers(1000)), options=options), False, 0
         while not done and len(seen) < count and step < 120:
             step += 1
             if step % every == 0:

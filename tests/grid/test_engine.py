@@ -263,3 +263,26 @@ def test_fewer_slots_than_candidates(env):
     decision = engine.decide(env.reset(seed=1), proposals=[1000, 2000])
     assert decision.ids.shape == (6,)
     assert {1000, 2000} <= set(decision.ids.tolist())
+
+
+def test_a_partition_at_the_end_of_a_reconnected_line_is_scored_as_it_is_played(env, engine):
+    catalogue, model = engine.catalogue, engine.model
+    rng, compared = np.random.default_rng(0), 0
+    for obs in messy_observations(env, catalogue, seed=21, count=40, every=4):
+        accompany = engine.decide(obs).accompany
+        for reconnection in accompany:
+            line = catalogue.line[reconnection]
+            ends = (model.line_or_sub[line], model.line_ex_sub[line])
+            legal = np.flatnonzero(catalogue.legal(obs) & np.isin(catalogue.substation, ends))
+            chosen = rng.permutation(legal)[:12]
+            decision = engine.decision_of(obs, chosen)
+            assert decision.accompany == accompany
+            for slot in np.flatnonzero(decision.mask)[1:]:
+                ids = engine.ids_for(decision, int(slot))
+                assert ids[1:] == accompany
+                after, _, done, _ = obs.simulate(engine.action(ids, obs), time_step=0)
+                if done or after.line_status.sum() != obs.line_status.sum() + 1:
+                    continue  # tripped by the protections
+                np.testing.assert_allclose(decision.rho_after[slot], after.rho, atol=2e-5)
+                compared += 1
+    assert compared > 10
