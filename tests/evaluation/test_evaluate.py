@@ -103,20 +103,23 @@ def test_decisions_of_an_outside_agent_are_its_calls_in_overloads(env, grid_sett
     assert play(env, agent, scenario(max_steps=6), grid_settings).episode.decisions == 0
 
 
-def test_evaluates_in_parallel_as_in_one_process_and_writes_json(grid_settings, tmp_path):
-    both = evaluate_all(["do-nothing", "greedy"], SHORT, grid_settings, processes=2, progress=False)
-    for name, parallel in zip(("do-nothing", "greedy"), both, strict=True):
-        alone = evaluate(name, SHORT, grid_settings, processes=1, json_path=tmp_path / "x.json", progress=False)
-        assert alone.episodes == parallel.episodes and len(alone.episodes) == 2
-        assert load(tmp_path / "x.json") == alone
-    assert both[1].in_sample  # chronic 0 of the shipped data is the one that training sees
-    assert both[1].catalogue and both[1].versions["grid2op"] and both[1].predicate == "both"
+def test_evaluates_in_parallel_as_in_one_process(grid_settings):
+    agents = ["do-nothing", "greedy"]
+    parallel = evaluate_all(agents, SHORT, grid_settings, processes=2, progress=False)
+    alone = evaluate_all(agents, SHORT, grid_settings, processes=1, progress=False)
+    assert [one.agent for one in parallel] == agents
+    assert [one.episodes for one in parallel] == [one.episodes for one in alone]
+    assert len(parallel[0].episodes) == 2 and parallel[1].decision_ms["p50"] > 0
+    assert parallel[1].in_sample  # chronic 0 of the shipped data is the one that training sees
+    assert parallel[1].catalogue and parallel[1].versions["grid2op"] and parallel[1].predicate == "both"
 
 
-def test_env_and_data_may_be_given_beside_the_settings(grid_settings):
+def test_env_and_data_may_be_given_beside_the_settings_and_the_result_is_written(grid_settings, tmp_path):
     other = grid_settings.model_copy(update={"data": None})
-    found = evaluate("do-nothing", SHORT, other, data="shipped", processes=1, progress=False)
+    path = tmp_path / "x.json"
+    found = evaluate("do-nothing", SHORT, other, data="shipped", processes=1, json_path=path, progress=False)
     assert found.data == "shipped" and found.episodes[0].chronic == "Scenario_august_dummy"
+    assert load(path) == found
 
 
 @pytest.mark.parametrize(
