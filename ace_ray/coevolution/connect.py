@@ -61,6 +61,8 @@ def connect(settings: RunSettings) -> Cluster:
         free = resources.available_memory_mb()
         if free is not None:
             resources.check_memory(settings, free)
+        # Ray starts workers at niceness 15: beside a learner in the driver they would stand still on a small machine.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         with _any_agent_port():
             context = ray.init(
                 address="local",
