@@ -129,7 +129,7 @@ def test_every_shipped_profile_loads_and_survives_the_way_to_disk(path: Path, tm
 def test_local_profile_sets_sizes_only() -> None:
     sizes = {
         "budget.minutes", "replay.refined_capacity", "replay.warmup", "replay.shard_rows", "refine.seed_queue",
-        "finetune.every", "rollout.workers",
+        "finetune.every", "rollout.workers", "policy.hidden", "policy.heads", "policy.layers", "learner.batch",
     }  # fmt: skip
     settings = load_settings([REPO / "configs" / "local.yaml"])
     given = yaml.safe_load((REPO / "configs" / "local.yaml").read_text(encoding="utf-8"))
