@@ -267,6 +267,8 @@ class Refiner:
             row = self._row(result, case, decision, state_id, original, {**common, "source": "replay"})
             if row is not None:
                 parent_id = row["id"]
+        # The paper stores what the last round brought, better or not, and leaves it to I_v whether it is drawn.
+        keep = result.status == "accepted" or self._settings.mixing.validity == "paper"
         for number, (attempt, outcome) in enumerate(zip(history, played_out, strict=True), 1):
             if outcome is None or attempt.fate is None or attempt.proposal is None or attempt.verdict is None:
                 continue
@@ -282,11 +284,11 @@ class Refiner:
                 "model": attempt.proposal.model,
                 "adapter_version": attempt.proposal.adapter_version,
                 "verdict": attempt.verdict,
-                "valid": judged and last,
+                "valid": judged and last and keep,
                 "advantage": attempt.fate.ret - case.fate.ret,
             }
             row = self._row(result, case, decision, state_id, outcome, more)
-            if row is not None and last and result.status == "accepted":
+            if row is not None and last and keep:
                 result.refined = len(result.transitions) - 1
 
     def _row(

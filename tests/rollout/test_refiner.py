@@ -181,6 +181,19 @@ def test_a_seed_snapshot_brings_its_own_original(comparator, settings, results):
     assert others and all(row["parent_id"] == original["id"] for row in others)
 
 
+def test_the_papers_trigger_and_validity_go_by_the_reward_alone(comparator, settings, results):
+    item = next(r.pending for r in results if r.rounds)
+    paper = settings.model_copy(update={"mixing": settings.mixing.model_copy(update={"validity": "paper"})})
+    for reward, status in ((-10.0, "accepted"), (1e9, "rejected")):
+        asked = PendingRefinement(1, item.parent_id, item.snapshot, item.played, "paper", reward=reward)
+        ids = itertools.count(10_000, 1000)
+        (result,) = Refiner(comparator, SearchProposer(), paper, lambda n, ids=ids: next(ids)).refine([asked])
+        assert result.status == status and len(result.rounds) == (1 if status == "accepted" else 3)
+        last = result.transitions[-1]
+        assert last["valid"] == (last["reward"] >= 0.0 and not last["terminated"])
+        assert result.refined == len(result.transitions) - 1, "the last round is kept, I_v says whether it is drawn"
+
+
 def test_the_advantage_of_a_decision_is_its_gap_to_the_best_alternative(comparator, settings, results):
     for result in [r for r in results if r.rounds or r.status == "unsalvageable"]:
         item = result.pending
