@@ -103,7 +103,7 @@ def test_two_workers_feed_one_learner_and_a_killed_one_is_replaced(tmp_path):
         end(algorithm)
 
 
-def test_a_resumed_run_continues_counters_optimiser_policy_and_ids(tmp_path):
+def test_a_resumed_run_continues_counters_optimiser_policy_and_ids_with_a_remote_learner(tmp_path):
     one = settings(rollout={"workers": 1, "weights_every_s": 0.05}, checkpoint={"keep": 1})
     folder = tmp_path / "checkpoints"
     algorithm = build(tmp_path, one)
@@ -122,7 +122,8 @@ def test_a_resumed_run_continues_counters_optimiser_policy_and_ids(tmp_path):
     finally:
         end(algorithm)
     sealed = ShardLog(tmp_path / "replay").read("transition")["id"].to_pylist()
-    again = build(tmp_path, one, start=2)
+    remote = one.model_copy(update={"learner": one.learner.model_copy(update={"num_learners": 1})})
+    again = build(tmp_path, remote, start=2)
     try:
         assert again.read_checkpoint(saved)["seconds"] == 12.5
         after = learner_state.module_state(again.learner_group)
