@@ -179,6 +179,7 @@ class TrainingLoop:
 
 
 def _numbers(result: dict[str, Any]) -> dict[str, float]:
-    """The learner's and the replay's numbers of one training iteration."""
+    """The learner's and the replay's numbers of one training iteration; {} for one without an update."""
     found = {**result.get("learners", {}).get("default_policy", {}), **result.get("replay", {})}
-    return {name: float(value) for name, value in found.items() if isinstance(value, int | float | np.number)}
+    numbers = {name: float(value) for name, value in found.items() if isinstance(value, int | float | np.number)}
+    return {name: value for name, value in numbers.items() if np.isfinite(value)}

@@ -23,7 +23,7 @@ class LearnerSettings(Settings):
     kl_budget: float = Field(0.2, gt=0, description="target KL(pi||pi_0) in nats a state (kl)")
     entropy_share: float = Field(0.89, gt=0, le=1, description="target entropy as share of log(legal slots) (entropy)")
     lr: float = Field(3e-4, gt=0, description="Adam step size of policy and Q (ACE: 5e-5)")
-    alpha_lr: float = Field(3e-4, gt=0, description="Adam step size of the temperature")
+    alpha_lr: float = Field(3e-3, gt=0, description="Adam step size of the temperature")
     alpha_initial: float = Field(0.1, gt=0, description="temperature at the start")
     batch: int = Field(64, ge=1, description="transitions an update (ACE: 64)")
     target_tau: float = Field(5e-3, gt=0, le=1, description="soft update of the target Q (ACE: 1e-3)")
