@@ -173,9 +173,14 @@ def replay_verify(args: argparse.Namespace) -> int:
 
 
 def bench_screen(args: argparse.Namespace) -> int:
-    from ace_ray.grid.bench import measure_screen
+    from ace_ray.grid.bench_screen import bench_screen, screen_lines
 
-    return _print(measure_screen(_settings(args).grid, args.states))
+    grid = _settings(args).grid
+    grid = grid.model_copy(update={"env": args.env}) if args.env else grid
+    result = bench_screen(grid, args.states, args.exhaustive)
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return _print(screen_lines(result))
 
 
 def bench_rollout(args: argparse.Namespace) -> int:

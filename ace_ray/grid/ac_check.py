@@ -175,8 +175,8 @@ class AcCheck:
         if not chosen:
             empty = np.zeros((0, self.model.n_line))
             return Checked(empty, empty, empty, np.zeros(0, bool))
-        alone = [i for i, action_id in enumerate(chosen) if self._needs_own(action_id)]
-        swept = [i for i in range(len(chosen)) if i not in set(alone)]
+        own = np.array([self._needs_own(action_id) for action_id in chosen])
+        alone, swept = np.flatnonzero(own).tolist(), np.flatnonzero(~own).tolist()
         result = self._sweep_rows([chosen[i] for i in swept], lost[swept]) if swept else None
         if result is None:  # refused as a whole: every row alone
             alone, swept = list(range(len(chosen))), []
@@ -195,7 +195,7 @@ class AcCheck:
         sweep.change_algorithm(AlgorithmType.NR_KLU)
         sweep.nb_thread = 1
         sweep.init_from_n_powerflow = False  # in stressed states some rows converge from a flat start only
-        rows = [self._row(i, k) for i, k in zip(ids, lost.tolist(), strict=True)]
+        rows = [self.row(i, k) for i, k in zip(ids, lost.tolist(), strict=True)]
         try:
             sweep.set_topo_actions(rows)
             sweep.compute(self._flat, MAX_ITERATIONS, self._tolerance)
@@ -236,7 +236,7 @@ class AcCheck:
         target = self.catalogue.bus_rows([action_id])[0, self.model.slack_pos]
         return bool(target != self._topo[self.model.slack_pos])
 
-    def _row(self, action_id: int, lost: int) -> TopoAction:
+    def row(self, action_id: int, lost: int = -1) -> TopoAction:
         """The sweep's form of an action in the loaded topology, with the opening of a line that is lost with it.
 
         Cached by the elements that it moves. The sweep's own outage mask does not serve: it takes the bus that only

@@ -75,7 +75,7 @@ class DecisionEngine:
         self.rules = Rules(self.catalogue, settings.rules, self.secure)
         self.memory: list[int] = []
         self._factors = FactorCache(self.model)
-        self._check = AcCheck(self.model, self.catalogue, grid, env.backend.prod_pu_to_kv)
+        self.check = AcCheck(self.model, self.catalogue, grid, env.backend.prod_pu_to_kv)
         self._renewable = np.asarray(env.gen_renewable, bool)
         self._capacity = float(np.sum(env.gen_pmax))
         self._line_and_substation = env.parameters.MAX_SUB_CHANGED >= 1 and env.parameters.MAX_LINE_STATUS_CHANGED >= 1
@@ -110,8 +110,8 @@ class DecisionEngine:
 
     def exact_outage(self, obs: Any, ids: Sequence[int] = (0,)) -> FloatArray:
         """[n, O] worst rho after each action and outage by AC power flow; slow (20 microseconds a pair and more)."""
-        self._check.load(obs)
-        return self.security.exact(self._check, np.asarray(ids, np.int64))
+        self.check.load(obs)
+        return self.security.exact(self.check, np.asarray(ids, np.int64))
 
     # -- deciding -----------------------------------------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ class DecisionEngine:
         overloaded = self._kind(obs) == OVERLOADED
         state = GridState.from_observation(self.model, obs)
         here = self._factors.linearise(state)
-        self._check.load(obs)
+        self.check.load(obs)
         accompany = self._accompany(obs)
         before: Evaluation | None = None
         there = here
@@ -203,10 +203,10 @@ class DecisionEngine:
         wanted = np.asarray(proposals if fixed is None else fixed, np.int64)
         switches = switches[self.catalogue.legal(obs, switches) | np.isin(switches, wanted)]
         before = self._evaluate(switches, here, obs, overloaded)
-        if not self._check.play(accompany):
-            self._check.load(obs)
+        if not self.check.play(accompany):
+            self.check.load(obs)
             return here, None
-        return self._factors.linearise(self._check.state(here.state)), before
+        return self._factors.linearise(self.check.state(here.state)), before
 
     def _lines(self, switches: tuple[int, ...]) -> list[int]:
         return [int(self.catalogue.line[i]) for i in switches]
@@ -216,14 +216,14 @@ class DecisionEngine:
     ) -> Evaluation:
         """Exact flows after each action from the state that the AC check has loaded, linear outages from there."""
         rows = self.screen.rows(lin, ids, self.security.lines, reconnected)
-        if self._check.ready:
-            checked = self._check.sweep(ids)
+        if self.check.ready:
+            checked = self.check.sweep(ids)
             rho, p, q, usable = checked.rho, checked.p_or, checked.q_or, checked.converged
         else:  # the present state itself has no solution in our model: the linear screen is all there is
             rho, p, q, usable = self.screen.rho(lin, rows), rows.flows, lin.reactive(rows.flows), rows.usable
         usable = usable | (ids == 0)
         rho = np.where(usable[:, None], rho, ISLAND)
-        outage = self.security.worst_after(lin, rows, p, q, exact=self._check.ready)
+        outage = self.security.worst_after(lin, rows, p, q, exact=self.check.ready)
         outage = np.where(usable[:, None], np.minimum(outage, ISLAND), ISLAND)
         after = topologies_after(self.model, self.catalogue, lin.state.topo, ids, reconnected)
         return self.candidates.evaluate(ids, rho, outage, usable, overloaded, obs, after)

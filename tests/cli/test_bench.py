@@ -1,12 +1,14 @@
 """`ace bench`: each measurement runs, and its numbers are of the thing that it names."""
 
+import json
 import re
 
 import pytest
 
-from ace_ray.config.grid import GridSettings
+from ace_ray.config.grid import CriticalSettings, GridSettings
 from ace_ray.config.load import load_settings
-from ace_ray.grid.bench import measure_rollout, measure_screen
+from ace_ray.grid.bench import measure_rollout
+from ace_ray.grid.bench_screen import bench_screen, screen_lines
 from ace_ray.grid.engine import EngineSpec
 
 
@@ -18,9 +20,28 @@ def number(line: str) -> float:
 
 @pytest.mark.unit
 def test_the_screen_is_timed_apart_from_the_whole_decision() -> None:
-    head, rank, decide = measure_screen(GridSettings(), states=3)
+    result = bench_screen(GridSettings(), states=3, exhaustive=0)
+    head, rank, decide, *_ = screen_lines(result)
     assert "67,106 actions, 3 states" in head
     assert 0 < number(rank) < number(decide)
+    assert json.loads(json.dumps(result)) == result
+    assert result["sweep_ms"] is None
+    assert result["recall"]["states"] == 0
+
+
+@pytest.mark.unit
+def test_exhaustive_search_finds_nothing_much_better_than_the_slots() -> None:
+    settings = GridSettings(
+        env="l2rpn_case14_sandbox",
+        data="shipped",
+        critical=CriticalSettings(predicate="overloaded", rho_overloaded=0.9),
+    )
+    result = bench_screen(settings, states=4, exhaustive=4)
+    assert result["shares"]["overloaded"] == 1.0
+    assert result["recall"]["states"] == 4
+    assert result["recall"]["64"] == 1.0
+    assert result["sweep_ms"] > 0
+    assert result["rank_at_t1"]["median"] >= 1
 
 
 @pytest.mark.unit

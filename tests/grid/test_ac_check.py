@@ -34,7 +34,7 @@ def simulated(engine, obs, action_id, expected_topo):
 def test_ac_check_equals_simulate(engine, states):
     rng, compared, switches, slack_moves = np.random.default_rng(0), 0, 0, 0
     for obs in states:
-        check = engine._check
+        check = engine.check
         assert check.load(obs)
         ids = spread_ids(rng, engine.catalogue, obs, per_substation=1, switches=4)
         checked = check.sweep(ids)
@@ -63,7 +63,7 @@ def test_other_grids_with_shunts_and_storage_equal_simulate(name):
     rng, compared = np.random.default_rng(0), 0
     try:
         for obs in messy_observations(environment, engine.catalogue, seed=5, count=5):
-            check = engine._check
+            check = engine.check
             assert check.load(obs)
             solved = check.state(GridState.from_observation(engine.model, obs))
             np.testing.assert_allclose(solved.rho, obs.rho, atol=1e-5)
@@ -89,7 +89,7 @@ def test_moving_the_slack_generator_equals_simulate(env, engine):
     ids = ids[catalogue.legal(obs, ids)]
     moving = ids[catalogue.bus_rows(ids)[:, model.slack_pos] == 2]
     assert moving.size > 3
-    check = engine._check
+    check = engine.check
     check.load(obs)
     checked = check.sweep(moving)
     for i, action_id in enumerate(moving):
@@ -100,7 +100,7 @@ def test_moving_the_slack_generator_equals_simulate(env, engine):
 
 
 def test_a_row_on_its_own_equals_the_sweep_and_restores_the_state(engine, states):
-    check, catalogue = engine._check, engine.catalogue
+    check, catalogue = engine.check, engine.catalogue
     rng = np.random.default_rng(1)
     for obs in states[:8]:
         if obs.rho.max() > 1.5:
@@ -121,9 +121,9 @@ def test_a_row_on_its_own_equals_the_sweep_and_restores_the_state(engine, states
 
 def test_the_loaded_state_is_the_observation(engine, states):
     for obs in states:
-        assert engine._check.load(obs)
+        assert engine.check.load(obs)
         measured = GridState.from_observation(engine.model, obs)
-        solved = engine._check.state(measured)
+        solved = engine.check.state(measured)
         np.testing.assert_allclose(solved.rho, obs.rho, atol=1e-5)
         np.testing.assert_allclose(solved.p_ex, obs.p_ex, atol=1e-2)
         np.testing.assert_allclose(solved.injection, measured.injection, atol=1e-2)
@@ -135,12 +135,12 @@ def test_linear_screen_is_close_to_ac(engine, states):
     for obs in states:
         if obs.rho.max() > 1.2:
             continue  # near collapse nothing linear holds
-        engine._check.load(obs)
+        engine.check.load(obs)
         lin = engine._factors.linearise(GridState.from_observation(engine.model, obs))
         ids = spread_ids(rng, engine.catalogue, obs, per_substation=4, switches=0)
         rows = engine.screen.rows(lin, ids, engine.security.lines)
         linear = engine.screen.rho(lin, rows).max(axis=1)
-        checked = engine._check.sweep(ids)
+        checked = engine.check.sweep(ids)
         good = checked.converged & rows.usable
         assert (checked.converged <= rows.usable).all()  # what the screen calls an island has no AC solution
         errors.append(np.abs(linear - checked.max_rho())[good])
@@ -151,7 +151,7 @@ def test_linear_screen_is_close_to_ac(engine, states):
 
 
 def test_exact_security_equals_simulate(engine, states):
-    compared, before = 0, engine._check.fallbacks
+    compared, before = 0, engine.check.fallbacks
     for obs in states[::3]:
         rng = np.random.default_rng(3)
         ids = spread_ids(rng, engine.catalogue, obs, per_substation=1, switches=0)[::4]
@@ -174,7 +174,7 @@ def test_exact_security_equals_simulate(engine, states):
                     np.testing.assert_allclose(exact[i, o], after.rho.max(), atol=1e-4)
                     compared += 1
     assert compared > 150
-    assert engine._check.fallbacks == before  # one sweep does it all
+    assert engine.check.fallbacks == before  # one sweep does it all
 
 
 def test_linear_security_is_close_to_exact(engine, states):
