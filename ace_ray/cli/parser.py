@@ -64,6 +64,12 @@ def make_parser() -> argparse.ArgumentParser:
     bench("rollout", "environment steps and decisions a second of one rollout worker", _seconds, settings=True)
     bench("llm", "tokens and requests a second of the language model", _requests, settings=True)
     bench("learner", "learner updates a second", _seconds, settings=True)
+    bench(
+        "refiners",
+        "train with refiner llm, search, random and off for the same decisions, and compare the policies",
+        _refiners,
+        settings=True,
+    )
 
     group("runs", "training runs")("list", "list the runs under the runs root", settings=True)
 
@@ -201,6 +207,12 @@ def _seconds(parser: argparse.ArgumentParser) -> None:
 def _requests(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--requests", type=int, default=16, help="requests sent at once (default: 16)")
     parser.add_argument("--tokens", type=int, default=64, help="tokens of each reply (default: 64)")
+
+
+def _refiners(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--decisions", type=int, default=4000, help="decisions of each run (default: 4000)")
+    parser.add_argument("--scenarios", default="test:16", help=f"{SCENARIOS} (default: test:16)")
+    parser.add_argument("--prefix", default="refiners", help="names of the runs: PREFIX-llm, ... (default: refiners)")
 
 
 def _head(parser: argparse.ArgumentParser) -> None:

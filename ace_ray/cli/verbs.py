@@ -205,6 +205,21 @@ def bench_learner(args: argparse.Namespace) -> int:
     return _print(measure_learner(settings, engine.spec, args.seconds))
 
 
+def bench_refiners(args: argparse.Namespace) -> int:
+    from ace_ray.coevolution.refiners_table import compare_refiners
+
+    found = compare_refiners(
+        args.config,
+        args.overrides,
+        decisions=args.decisions,
+        scenarios=args.scenarios,
+        prefix=args.prefix,
+        say=print,
+    )
+    print(found.text())
+    return 0
+
+
 def runs_list(args: argparse.Namespace) -> int:
     from ace_ray.coevolution.run_folder import ABOUT, read_about, runs_root
 
