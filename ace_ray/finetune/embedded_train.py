@@ -235,6 +235,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
     parser.add_argument("--workers", type=int, default=0, help="processes that make examples")
     parser.add_argument("--minutes", type=float, default=None, help="stop training after this time")
+    parser.add_argument("--held-out", type=int, default=1000, help="held-out decisions to measure at most")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     for name, value in asdict(Recipe()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"default {value}")
@@ -244,7 +245,7 @@ def main(argv: list[str] | None = None) -> None:
     values = vars(args)
     recipe = Recipe(**{k: values[k] for k in asdict(Recipe())})
     shape = ModelShape(**{k: values[k] for k in asdict(ModelShape())})
-    build(args.labels, args.out, recipe, shape, args.device, args.workers, args.minutes, args.resume)
+    build(args.labels, args.out, recipe, shape, args.device, args.workers, args.minutes, args.resume, args.held_out)
 
 
 def build(
@@ -256,6 +257,7 @@ def build(
     workers: int = 0,
     minutes: float | None = None,
     resume: bool = False,
+    most_held_out: int = 1000,
 ) -> dict[str, Any]:
     """Train, measure on the validation labels, write the model folder; returns (and writes) `training.json`."""
     out.mkdir(parents=True, exist_ok=True)
@@ -274,7 +276,7 @@ def build(
         sources, recipe, shape, device=device, workers=workers, minutes=minutes, checkpoint=checkpoint
     )
     seconds = time.monotonic() - begun
-    held_out = [c for c in read_cases(labels, "validation") if c.outcomes]
+    held_out = [c for c in read_cases(labels, "validation") if c.outcomes][:most_held_out]
     figures = evaluate_model(model, tokenizer, held_out, device) if held_out else {}
     size = save_model(model, tokenizer, out)
     record = {
