@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray._private.parameter import RayParams
@@ -32,10 +33,12 @@ class Cluster:
 
     Attributes:
         local: Started by this process, and ends with it.
+        address: `host:port` of the head.
         dashboard: `http://host:port` of dashboard and Jobs API; '' where there is none.
     """
 
     local: bool
+    address: str
     dashboard: str
 
 
@@ -63,21 +66,37 @@ def connect(settings: RunSettings) -> Cluster:
             resources.check_memory(settings, free)
         # Ray starts workers at niceness 15: beside a learner in the driver they would stand still on a small machine.
         os.environ.setdefault("RAY_worker_niceness", "0")
-        with _any_agent_port():
-            context = ray.init(
-                address="local",
-                num_cpus=resources.logical_cpus(),
-                object_store_memory=settings.resources.object_store_mb << 20,
-                include_dashboard=True,
-                dashboard_host=LOOPBACK,
-                log_to_driver=False,
-                logging_level=QUIET,
-            )
+        context = _start_head(settings)
     for noisy in ("ray", "ray.rllib", "ray.tune"):
         logging.getLogger(noisy).setLevel(QUIET)
     url = getattr(context, "dashboard_url", "") or ""
     resources.check(rows, ray.cluster_resources())
-    return Cluster(local=not attached, dashboard=f"http://{url}" if url else "")
+    address = ray.get_runtime_context().gcs_address
+    return Cluster(local=not attached, address=address, dashboard=f"http://{url}" if url else "")
+
+
+def _start_head(settings: RunSettings) -> Any:
+    """A local head that ends with this process; tried twice, since Ray gives a busy machine 30 seconds and no more."""
+    problem = ""
+    for _ in range(2):
+        try:
+            with _any_agent_port():
+                return ray.init(
+                    address="local",
+                    num_cpus=resources.logical_cpus(),
+                    object_store_memory=settings.resources.object_store_mb << 20,
+                    include_dashboard=True,
+                    dashboard_host=LOOPBACK,
+                    log_to_driver=False,
+                    logging_level=QUIET,
+                )
+        except Exception as error:  # Ray raises bare Exceptions here
+            ray.shutdown()
+            problem = str(error)
+            log.warning("Ray did not start: %s", problem)
+    raise ResourceError(
+        f"Ray does not start on this machine: {problem}", "is it overloaded? see /tmp/ray/session_latest"
+    )
 
 
 def check_visible(folder: Path) -> None:

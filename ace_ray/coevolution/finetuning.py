@@ -41,6 +41,7 @@ class Finetuning:
         settings: Of the run.
         folder: Of the run.
         jobs: Ray's Jobs API.
+        address: Of the cluster that the jobs belong to, `host:port`.
         tuned_at: Confirmed refinements when the last job was submitted; kept in the checkpoints.
         clock: Seconds; injected by tests.
     """
@@ -50,6 +51,7 @@ class Finetuning:
         settings: RunSettings,
         folder: Path,
         jobs: Jobs,
+        address: str,
         tuned_at: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -58,6 +60,7 @@ class Finetuning:
         self.tuned_at = tuned_at
         self.outcomes = {"published": 0, "refused": 0, "failed": 0}
         self._jobs = jobs
+        self._address = address
         self._clock = clock
         self._job: str | None = None
         self._records = self._count_records()
@@ -97,9 +100,11 @@ class Finetuning:
     def _submit(self, confirmed: int) -> None:
         resources = self.settings.resources
         command = [sys.executable, "-m", "ace_ray", "finetune", str(self.folder)]
+        # Ray looks for the job's cluster by itself and may find another one on the same machine: it is told.
+        environment = ["env", f"RAY_ADDRESS={self._address}"]
         try:
             self._job = self._jobs.submit_job(
-                entrypoint=shlex.join(command),
+                entrypoint=shlex.join([*environment, *command]),
                 entrypoint_num_cpus=resources.finetune_cpu,
                 entrypoint_num_gpus=resources.finetune_gpu,
                 runtime_env=runtime_env(),

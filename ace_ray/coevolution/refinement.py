@@ -70,7 +70,7 @@ class Refinement:
                     "fine-tuning is submitted through the Jobs API, and this cluster has no dashboard",
                     "start the head with its dashboard, or set finetune.enabled=false",
                 )
-            self.finetuning = Finetuning(settings, folder.path, connect_jobs(cluster.dashboard))
+            self.finetuning = Finetuning(settings, folder.path, connect_jobs(cluster.dashboard), cluster.address)
         self._published = PublishedVersions(folder.adapters)
         log.info("starting the language model (%s)", settings.llm.engine.model)
         pool = ThreadPoolExecutor(1, thread_name_prefix="deploy")

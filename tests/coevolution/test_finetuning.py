@@ -50,7 +50,7 @@ def jobs(monkeypatch) -> ScriptedJobs:
 def tuning(tmp_path, jobs) -> finetuning.Finetuning:
     (tmp_path / "adapters").mkdir()
     settings = RunSettings.model_validate({"finetune": {"every": 8}, "resources": {"finetune_cpu": 0.3}})
-    return finetuning.Finetuning(settings, tmp_path, jobs)
+    return finetuning.Finetuning(settings, tmp_path, jobs, "10.0.0.1:6379")
 
 
 def decided(folder, published: bool, number: int = 1) -> None:
@@ -68,7 +68,8 @@ def test_a_job_is_submitted_every_n_newly_confirmed_refinements(tuning, jobs, tm
     tuning.poll(9)
     assert len(jobs.submitted) == 1 and tuning.running
     job = jobs.submitted[0]
-    assert job["entrypoint"].endswith(f"-m ace_ray finetune {tmp_path}")
+    assert job["entrypoint"].startswith("env RAY_ADDRESS=10.0.0.1:6379 ")
+    assert job["entrypoint"].endswith(f" -m ace_ray finetune {tmp_path}")
     assert job["entrypoint_num_cpus"] == 0.3 and job["runtime_env"]
     tuning.poll(30)
     assert len(jobs.submitted) == 1, "one at a time"
@@ -98,7 +99,7 @@ def test_a_refused_version_and_a_failed_job_are_told_apart(tuning, jobs, tmp_pat
 def test_a_jobs_api_that_is_still_starting_is_asked_again_after_a_while(tmp_path, jobs):
     now = [0.0]
     settings = RunSettings.model_validate({"finetune": {"every": 8}})
-    tuning = finetuning.Finetuning(settings, tmp_path, jobs, clock=lambda: now[0])
+    tuning = finetuning.Finetuning(settings, tmp_path, jobs, "10.0.0.1:6379", clock=lambda: now[0])
     jobs.refuse = 1
     tuning.poll(8)
     now[0] = 1.0
@@ -118,7 +119,7 @@ def test_at_the_end_a_job_that_does_not_come_to_its_gate_is_stopped(tuning, jobs
 def test_a_resume_counts_from_where_the_run_was(tmp_path, jobs):
     (tmp_path / "adapters").mkdir()
     settings = RunSettings.model_validate({"finetune": {"every": 8}})
-    tuning = finetuning.Finetuning(settings, tmp_path, jobs, tuned_at=20)
+    tuning = finetuning.Finetuning(settings, tmp_path, jobs, "10.0.0.1:6379", tuned_at=20)
     tuning.poll(27)
     assert not jobs.submitted
     tuning.poll(28)

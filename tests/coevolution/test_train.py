@@ -122,3 +122,20 @@ def test_a_run_in_use_is_refused_and_ctrl_c_while_starting_ends_it_in_order(tmp_
     driver.process.send_signal(signal.SIGINT)
     assert driver.process.wait(60) == 130, driver.log.read_text()
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"
+
+
+def test_a_run_to_its_budget_ends_with_a_table_in_which_the_first_policy_is_greedy(tmp_path, start):
+    small = [word for word in SMALL if not word.startswith(("evaluation", "rollout.hard_starts"))]
+    driver = start("--config", "configs/smoke.yaml", *small, "budget.decisions=40", "refine.refiner=off")
+    assert driver.process.wait(500) == 0, driver.log.read_text()
+    run = tmp_path / "run"
+    assert json.loads((run / "run.json").read_text())["status"] == "finished"
+    table = json.loads((run / "evaluation" / "table.json").read_text())
+    agents = {row["agent"]: row for row in table["agents"]}
+    last = checkpoint.find(run / "checkpoints")[-1].updates
+    assert last > 0 and list(agents) == ["do-nothing", "reconnect", "greedy", "policy@0", f"policy@{last}"]
+    assert agents["policy@0"]["survival"]["mean"] == agents["greedy"]["survival"]["mean"]
+    assert agents["policy@0"]["reward"] == agents["greedy"]["reward"]
+    text = driver.log.read_text()
+    assert f"policy@{last} - policy@0" in text and f"run folder: {run}" in text
+    assert list((run / "metrics").glob("events.out.tfevents.*"))
