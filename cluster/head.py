@@ -26,6 +26,7 @@ LOOPBACK = "127.0.0.1"
 STATE = "ace-head.json"
 MARK = "ACE_HEAD"  # environment variable of every process of a head: its folder
 START_S = 120.0
+ATTEMPTS = 2  # Ray gives its node 30 s, which a machine under load may overrun
 STOP_S = 5.0
 
 
@@ -118,33 +119,36 @@ def start(
             option = "--" + name.replace("_", "-")
             raise HeadError(f"port {getattr(head, name)} is taken", f"choose another one with {option}")
     temp_dir.mkdir(parents=True, exist_ok=True)
-    done = _ray(
-        "start",
+    for _ in range(ATTEMPTS):
+        done = _ray("start", *_options(head), timeout=START_S, mark=str(temp_dir))
+        if done.returncode == 0:
+            break
+        _end(_processes(temp_dir))
+    else:
+        reason = _reason(done.stderr or done.stdout)
+        raise HeadError(f"Ray did not start: {reason}", f"read {temp_dir}/session_latest/logs")
+    (temp_dir / STATE).write_text(json.dumps(asdict(head), indent=1) + "\n", encoding="utf-8")
+    return head
+
+
+def _options(head: Head) -> list[str]:
+    return [
         "--head",
         f"--node-ip-address={LOOPBACK}",
-        f"--port={port}",
+        f"--port={head.port}",
         f"--dashboard-host={LOOPBACK}",
-        f"--dashboard-port={dashboard_port}",
+        f"--dashboard-port={head.dashboard_port}",
         "--dashboard-agent-listen-port=0",
         "--min-worker-port=0",  # any free ones: Ray's default range collides with a second head's
         "--max-worker-port=0",
         f"--ray-client-server-port={_free_port()}",
-        f"--metrics-export-port={metrics_port}",
-        f"--num-cpus={num_cpus}",
-        f"--num-gpus={num_gpus}",
-        f"--object-store-memory={object_store_mb * 2**20}",
-        f"--temp-dir={temp_dir}",
+        f"--metrics-export-port={head.metrics_port}",
+        f"--num-cpus={head.num_cpus}",
+        f"--num-gpus={head.num_gpus}",
+        f"--object-store-memory={head.object_store_mb * 2**20}",
+        f"--temp-dir={head.temp_dir}",
         "--disable-usage-stats",
-        timeout=START_S,
-        mark=str(temp_dir),
-    )
-    if done.returncode != 0:
-        _end(_processes(temp_dir))
-        raise HeadError(
-            f"Ray did not start: {_reason(done.stderr or done.stdout)}", f"read {temp_dir}/session_latest/logs"
-        )
-    (temp_dir / STATE).write_text(json.dumps(asdict(head), indent=1) + "\n", encoding="utf-8")
-    return head
+    ]
 
 
 def stop(temp_dir: Path) -> int:
