@@ -13,7 +13,7 @@ class PolicySettings(Settings):
     hidden: int = Field(128, ge=8, description="width of the context and slot embeddings (ACE: 128)")
     heads: int = Field(8, ge=1, description="attention heads over the slots (ACE: 8)")
     layers: int = Field(2, ge=1, description="attention blocks over the slots")
-    prior_temperature: float = Field(0.02, gt=0, description="slot score difference that is worth one nat in pi_0")
+    prior_temperature: float = Field(0.005, gt=0, description="slot score difference that is worth one nat in pi_0")
 
 
 class LearnerSettings(Settings):
