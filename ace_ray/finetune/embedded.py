@@ -80,14 +80,14 @@ def build_embedded(
 def write_decision_files(labels: Path, out: Path) -> tuple[int, int]:
     """Write gate and seed files of a label folder into a model folder; returns how many decisions each holds.
 
-    Gate: pivotal decisions of validation scenarios, at most two an episode. Seeds: salvageable ones of training
-    scenarios, at most two an episode. Both evenly over the scenarios in the order in which they were labelled.
+    Gate: pivotal decisions of validation scenarios, at most three a scenario. Seeds: salvageable ones of training
+    scenarios, at most two a scenario. Both evenly over the scenarios in the order in which they were labelled.
 
     Raises:
         DataError: the labels hold no such decision.
     """
     rows = [row for row in read_rows(labels, "labels") if row["ids"]]
-    gate = _spread([r for r in rows if r["split"] == "validation" and r["pivotal"]], 2)[:_GATE_MOST]
+    gate = _spread([r for r in rows if r["split"] == "validation" and r["pivotal"]], 3)[:_GATE_MOST]
     seeds = _spread([r for r in rows if r["split"] == "train" and r["salvageable"]], 2)[:_SEEDS_MOST]
     if not gate or not seeds:
         raise DataError(
