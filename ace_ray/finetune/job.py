@@ -171,7 +171,8 @@ def _application(run: Path) -> str | None:
     from llm_service.service import app_name
 
     ray.init(address="auto", ignore_reinit_error=True, log_to_driver=False)
-    name = app_name(run.name)
+    about = run / "run.json"
+    name = app_name(json.loads(about.read_text())["name"] if about.is_file() else run.name)
     return name if name in serve.status().applications else None
 
 
