@@ -118,10 +118,10 @@ class Refinement:
 
     @property
     def adapters(self) -> dict[str, int]:
-        """Role -> version that it is served with; {} without a language model."""
+        """Role -> version that it is served with, 0 for the base model; {} without a language model."""
         if self._published is None:
             return {}
-        return {role: ref.version for role, ref in self._published.all().items()}
+        return {"actor": 0} | {role: ref.version for role, ref in self._published.all().items()}
 
     @property
     def counters(self) -> dict[str, Any]:

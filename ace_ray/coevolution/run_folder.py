@@ -59,10 +59,13 @@ def locate(run: str | Path, settings: RunSettings) -> Path:
     Raises:
         RunFolderError: Neither is a run.
     """
-    for candidate in (Path(run).expanduser(), runs_root(settings) / run):
-        if (candidate / ABOUT).is_file():
-            return candidate.absolute()
-    raise RunFolderError(f"no run {run} (also not in {runs_root(settings)})", "`ace runs list` shows the runs")
+    path = Path(run).expanduser()
+    if not (path / ABOUT).is_file() and not path.is_absolute():
+        path = runs_root(settings) / run  # only now: inside a job an absolute path needs no absolute root
+    if (path / ABOUT).is_file():
+        return path.absolute()
+    looked = "" if path == Path(run).expanduser() else f" (also not as {path})"
+    raise RunFolderError(f"no run {run}{looked}", "`ace runs list` shows the runs")
 
 
 def read_about(folder: Path) -> dict[str, Any]:

@@ -31,8 +31,8 @@ def commands(
 ALL = list(commands(make_parser()))
 WANTED = (
     "train evaluate compare finetune report export doctor|llm build-embedded|llm serve|llm ask|llm eval|"
-    "replay show|replay verify|bench screen|bench rollout|bench llm|bench learner|runs list|"
-    "cluster start|cluster stop|cluster status"
+    "replay show|replay verify|bench screen|bench rollout|bench llm|bench learner|bench refiners|"
+    "runs list|cluster start|cluster stop|cluster status"
 )
 
 

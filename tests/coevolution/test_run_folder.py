@@ -94,6 +94,10 @@ def test_runs_are_found_by_path_and_by_name(tmp_path):
     path = run_folder.open_new(settings(tmp_path)).path
     assert run_folder.locate("one", settings(tmp_path)) == path
     assert run_folder.locate(path, RunSettings()) == path
+    with pytest.MonkeyPatch.context() as job:  # a fine-tuning job names the run by its path
+        job.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+        job.delenv("ACE_RUNS", raising=False)
+        assert run_folder.locate(path, RunSettings()) == path
     with pytest.raises(RunFolderError, match="no run two"):
         run_folder.locate("two", settings(tmp_path))
 
