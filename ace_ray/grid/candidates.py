@@ -20,6 +20,7 @@ from ace_ray.grid.screen import Screen
 from ace_ray.grid.security import Security
 
 MASKED_SCORE = np.float32(-1e9)
+_THINNED = 256  # partitions of one substation that `wider` takes at most
 RESOLUTION = 5  # decimals of a score: closer ones are ties, broken by elements moved, then by id
 
 
@@ -49,6 +50,16 @@ class Evaluation:
     def take(self, rows: NDArray) -> "Evaluation":
         """The chosen rows."""
         return Evaluation(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+    def relief(self) -> float:
+        """How much better than do-nothing the best playable row is."""
+        playable = self.usable & self.legal
+        return float(self.score[playable].max(initial=-np.inf) - self.score[self.ids == 0].max())
+
+    def joined(self, other: "Evaluation") -> "Evaluation":
+        """Both, one after the other."""
+        names = [field.name for field in fields(self)]
+        return Evaluation(**{name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in names})
 
     def replaced(self, other: "Evaluation") -> "Evaluation":
         """The same rows, those of ids that `other` has too taken from there."""
@@ -133,6 +144,25 @@ class Candidates:
         return Shortlist(
             np.array(list(everything), np.int64), frozenset(exploratory), frozenset(known.tolist()), explicit
         )
+
+    def wider(self, lin: Linearisation, obs: Any, known: IntArray) -> IntArray:
+        """More ids to check by AC where the shortlist brought no relief, none of them in `known`.
+
+        Where reactive flow makes the overload (a load at the end of a line, a bus that parts from its generator) the
+        linear model sees no change in thousands of partitions, and what helps is near: the partitions of the
+        substations at the ends of the most loaded line and one line further, evenly thinned out where there are many.
+        """
+        model, alive = self.screen.model, lin.alive
+        worst = int(np.argmax(lin.state.rho))
+        near = {int(model.line_or_sub[worst]), int(model.line_ex_sub[worst])}
+        ends = np.stack([model.line_or_sub[alive], model.line_ex_sub[alive]], axis=1)
+        near |= {int(s) for s in ends[np.isin(ends, list(near)).any(axis=1)].ravel()}
+        chosen: list[NDArray] = []
+        for s in sorted(near):
+            ids = np.arange(self.catalogue.offsets[s], self.catalogue.offsets[s + 1])
+            ids = ids[self.catalogue.legal(obs, ids)]
+            chosen.append(ids[:: max(1, -(-ids.size // _THINNED))])
+        return np.setdiff1d(np.concatenate(chosen), known)
 
     def _ranked(
         self, lin: Linearisation, obs: Any, reconnected: Sequence[int], overloaded: bool

@@ -25,6 +25,7 @@ from ace_ray.grid.screen import Screen
 from ace_ray.grid.security import Security, attackable_lines
 
 OVERLOADED, INSECURE = "overloaded", "insecure"
+_RELIEF = 0.02  # gain in max rho under which more actions get an AC check
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,9 @@ class DecisionEngine:
         else:
             ids = fixed
         evaluation = self._evaluate(ids, there, obs, overloaded, self._lines(accompany))
+        if fixed is None and overloaded and evaluation.relief() < _RELIEF:
+            more = self.candidates.wider(there, obs, ids)
+            evaluation = evaluation.joined(self._evaluate(more, there, obs, overloaded, self._lines(accompany)))
         if before is not None:
             evaluation = evaluation.replaced(before)
         rows = np.arange(ids.size) if fixed is not None else self.candidates.fill(evaluation, shortlist)
