@@ -23,9 +23,9 @@ from ray.rllib.utils.metrics import LEARNER_RESULTS
 
 from ace_ray.coevolution import checkpoint
 from ace_ray.coevolution.config import ACEConfig
-from ace_ray.coevolution.remote import ask
+from ace_ray.coevolution.remote import ask, own_error
 from ace_ray.coevolution.stall import StallWatch
-from ace_ray.config.errors import RunFolderError
+from ace_ray.config.errors import AceError, RunFolderError, WorkerError
 from ace_ray.learner import state as learner_state
 from ace_ray.learner.batch import learner_batch
 from ace_ray.policy.checkpoint import PolicyCard
@@ -57,11 +57,27 @@ class ACE(Algorithm):
         self.recent_staleness: deque[int] = deque(maxlen=RECENT_DECISIONS)
         self._published = (-1, 0.0)
         self._update_seconds = 0.2
-        super().setup(config)
+        try:
+            super().setup(config)
+        except IndexError as error:  # what RLlib makes of runners none of which could be built
+            raise self._why_no_runner() from error
         self.replay = self.config.replay
         self.limits: dict[str, Any] = ask(self.replay, "limits")
         self.watch = StallWatch(self.config.run.rollout.stalled_s)
         self.publish()
+
+    def _why_no_runner(self) -> AceError:
+        reason = "no reason known"
+        for actor in self.env_runner_group._worker_manager.actors().values():
+            try:
+                ray.get(actor.assert_healthy.remote(), timeout=STEP_SECONDS)
+            except ray.exceptions.RayActorError as error:
+                if own := own_error(error):
+                    return own
+                reason = str(error)
+            except ray.exceptions.RayError as error:
+                reason = str(error)
+        return WorkerError(f"no rollout worker could be built: {reason}", "see the workers' logs in /tmp/ray")
 
     def _setup_logdir(self) -> None:
         # RLlib would make a folder under ~/ray_results; everything of a run lies in the run's own folder.

@@ -34,10 +34,17 @@ def ask(replay: ray.actor.ActorHandle, method: str, *args: Any) -> Any:
         except ray.exceptions.ActorUnavailableError as error:
             problem: Exception = error
         except ray.exceptions.RayActorError as error:
-            raise _gone(error) from error
+            raise own_error(error) or _gone(error) from error
         if time.monotonic() > until:
             raise _gone(problem) from problem
         time.sleep(0.5)
+
+
+def own_error(error: ray.exceptions.RayActorError) -> AceError | None:
+    """Our own error with which an actor's constructor failed; None where it died otherwise."""
+    first = error.args[0] if error.args else None
+    cause = first.cause if isinstance(first, ray.exceptions.RayTaskError) else None
+    return cause if isinstance(cause, AceError) else None
 
 
 def _gone(error: Exception) -> WorkerError:

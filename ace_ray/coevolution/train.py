@@ -99,6 +99,16 @@ def start(
 ) -> TrainingLoop:
     """Starts replay, runners, learner and refiners; continues from the last checkpoint if the run has one."""
     refining = refinement.Refinement(settings, folder, cluster)
+    try:
+        return _start(settings, folder, grid, refining, seeds)
+    except BaseException:
+        refining.stop(in_order=False)  # the model's service would outlive this process on a cluster
+        raise
+
+
+def _start(
+    settings: RunSettings, folder: RunFolder, grid: Grid, refining: refinement.Refinement, seeds: Sequence[Seed]
+) -> TrainingLoop:
     replay = start_replay(folder.replay, settings, grid.identity)
     for line in ask(replay, "report"):
         log.warning("replay: %s", line)

@@ -11,6 +11,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env import INPUT_ENV_SPACES
 from ray.rllib.env.env_runner import EnvRunner
 
+from ace_ray.config.errors import GridMismatchError
 from ace_ray.config.learning import PolicySettings
 from ace_ray.policy.inference import SlotPolicy
 from ace_ray.policy.network import SlotNetwork
@@ -49,6 +50,8 @@ class FakeRunner(EnvRunner):
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
+        if os.path.exists(os.path.join(str(config.folder), "mismatch")):
+            raise GridMismatchError("another catalogue on this node", "install the same versions")
         self.replay = config.replay
         self.rng = np.random.default_rng([config.run.seed, config.start, self.worker_index])
         self.env = FakeDecisionEnv(self.rng)

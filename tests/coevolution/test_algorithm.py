@@ -11,7 +11,7 @@ from ace_ray.coevolution import checkpoint
 from ace_ray.coevolution.algorithm import ACE
 from ace_ray.coevolution.config import ACEConfig, Grid
 from ace_ray.coevolution.remote import ask
-from ace_ray.config.errors import WorkerError
+from ace_ray.config.errors import ConfigError, GridMismatchError, WorkerError
 from ace_ray.config.run import RunSettings
 from ace_ray.learner import state as learner_state
 from ace_ray.policy import checkpoint as policy_files
@@ -148,3 +148,13 @@ def test_a_worker_that_always_fails_ends_the_run_with_its_error(tmp_path):
                 algorithm.train()
     finally:
         end(algorithm)
+
+
+def test_what_keeps_workers_and_replay_from_starting_is_told_in_their_own_words(tmp_path):
+    (tmp_path / "mismatch").write_text("")
+    one = settings(rollout={"workers": 1})
+    with pytest.raises(GridMismatchError, match="another catalogue on this node"):
+        build(tmp_path, one)
+    replay = start_replay(tmp_path / "other", settings(replay={"capacity": 20}), GRID.identity)
+    with pytest.raises(ConfigError, match=r"replay\.capacity=20 cannot hold"):
+        ask(replay, "report")
