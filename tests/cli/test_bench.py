@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,9 @@ def test_the_screen_is_timed_apart_from_the_whole_decision() -> None:
     assert "67,106 actions, 3 states" in head
     assert 0 < number(rank) < number(decide)
     assert json.loads(json.dumps(result)) == result
+    page = (Path(__file__).resolve().parents[2] / "docs" / "json.md").read_text(encoding="utf-8")
+    (section,) = [part for part in page.split("\n## ") if part.startswith("`ace bench screen")]
+    assert re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE) == list(result)
     assert result["sweep_ms"] is None
     assert result["recall"]["states"] == 0
 
