@@ -15,7 +15,7 @@ from ace_ray.config.load import load_settings
 from cluster import head
 from tests.cluster.sites import REPO, Site
 
-pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(900)]
 
 WANTED = {
     "ace_decisions_per_second", "ace_decisions_total", "ace_policy_staleness", "ace_refinements_asked_total",
@@ -49,7 +49,7 @@ def test_the_smoke_profile_runs_to_success_as_a_job_and_shows_its_metrics(site: 
     run, output = tmp_path / "job", tmp_path / "output"
     job = submit(site, output, f"runs_root={tmp_path}", "name=job")
     seen: set[str] = set()
-    deadline = time.monotonic() + 540
+    deadline = time.monotonic() + 720
     while job.poll() is None and time.monotonic() < deadline:
         seen |= metrics(site)
         time.sleep(2.0)
