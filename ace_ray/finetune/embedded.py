@@ -80,14 +80,14 @@ def build_embedded(
 def write_decision_files(labels: Path, out: Path) -> tuple[int, int]:
     """Write gate and seed files of a label folder into a model folder; returns how many decisions each holds.
 
-    Gate: pivotal decisions of validation scenarios, at most three a scenario. Seeds: salvageable ones of training
+    Gate: pivotal decisions of validation scenarios, at most six a scenario. Seeds: salvageable ones of training
     scenarios, at most two a scenario. Both evenly over the scenarios in the order in which they were labelled.
 
     Raises:
         DataError: the labels hold no such decision.
     """
     rows = [row for row in read_rows(labels, "labels") if row["ids"]]
-    gate = _spread([r for r in rows if r["split"] == "validation" and r["pivotal"]], 3)[:_GATE_MOST]
+    gate = _spread([r for r in rows if r["split"] == "validation" and r["pivotal"]], 6)[:_GATE_MOST]
     seeds = _spread([r for r in rows if r["split"] == "train" and r["salvageable"]], 2)[:_SEEDS_MOST]
     if not gate or not seeds:
         raise DataError(
@@ -127,13 +127,14 @@ def card(model: Path) -> str:
     labels, recipe, shape = record["labels"], record["recipe"], record["shape"]
     plan = labels["meta"].get("plan", {})
     files = {name: len(read_parquet(model / name)) for name in (GATE_FILE, SEED_FILE) if (model / name).is_file()}
+    size = sum(file.stat().st_size for file in model.glob("model*.safetensors"))
     step = max(1, len(record["curve"]) // 12)
     curve = [row for i, row in enumerate(record["curve"]) if i % step == 0 or i == len(record["curve"]) - 1]
     lines = [
         "# The embedded model",
         "",
         f"A causal language model of the Qwen2 architecture with {record['parameters'] / 1e6:.2f} million weights "
-        f"({record['weights_bytes'] / 1e6:.1f} MB in bf16), trained from scratch by this project to propose actions on "
+        f"({size / 1e6:.1f} MB in bf16), trained from scratch by this project to propose actions on "
         "the 36-substation grid and to review rewards. It exists so that the whole loop runs without a download; it is "
         "no general language model, and any Hugging Face instruct model can take its place.",
         "",
@@ -150,8 +151,8 @@ def card(model: Path) -> str:
         "out.",
         f"- Schedule: {recipe['examples']} examples (seed {recipe['seed']}); the first {recipe['lessons']:.0%} made-up "
         f"cases of many grids, then {1 - recipe['rest']:.0%} real ones, of which {recipe['verified']:.0%} replayed; "
-        f"{recipe['critic']:.0%} are critic examples. Loss on the reply only"
-        + (f", prompt at weight {recipe['prompt_loss']}" if recipe["prompt_loss"] else "")
+        f"{recipe['critic']:.0%} are critic examples. Loss on the reply"
+        + (f", and on the prompt at weight {recipe['prompt_loss']}" if recipe["prompt_loss"] else " only")
         + f"; AdamW, step size {recipe['lr']}, batch {recipe['batch']}, cosine.",
         f"- Run: {record['device']}, torch {record['torch']}, {record['seconds'] / 60:.1f} minutes, "
         f"{record['curve'][-1]['step'] if record['curve'] else 0} steps.",
@@ -169,6 +170,13 @@ def card(model: Path) -> str:
         "",
         *_figures(record["validation"]),
         "",
+        "## Limits",
+        "",
+        "It knows one grid and one prompt. A fate depends on the controller that goes on after the action, so labels "
+        "age when the decision engine, its settings or its proposal memory change: those of the training labels have the "
+        f"settings' hash {labels['meta'].get('context', '?')}"
+        + (f", those of the gate and seed files {read_context(model)}." if files else "."),
+        "",
         "## Files",
         "",
         *(f"- `{name}`: {count} decisions with their replays." for name, count in files.items()),
@@ -180,6 +188,12 @@ def card(model: Path) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def read_context(model: Path) -> str:
+    """Hash of the settings under which a model folder's gate and seed files were replayed."""
+    path = model / META_FILE
+    return str(json.loads(path.read_text()).get("context", "?")) if path.is_file() else "?"
 
 
 def _figures(validation: dict[str, Any]) -> list[str]:
