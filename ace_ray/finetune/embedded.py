@@ -173,8 +173,8 @@ def card(model: Path) -> str:
         "## Limits",
         "",
         "It knows one grid and one prompt. A fate depends on the controller that goes on after the action, so labels "
-        "age when the decision engine, its settings or its proposal memory change: those of the training labels have the "
-        f"settings' hash {labels['meta'].get('context', '?')}"
+        "age when the decision engine, its settings or its proposal memory change: those of the training labels have "
+        f"the settings' hash {labels['meta'].get('context', '?')}"
         + (f", those of the gate and seed files {read_context(model)}." if files else "."),
         "",
         "## Files",
