@@ -3,11 +3,13 @@
 Self-contained: torch, transformers, tokenizers and numpy (and pyarrow, or labels packed as JSON lines). No Grid2Op,
 no Ray.
 
-Recipe. Two stages in one schedule: lessons on made-up cases of many grids (reading prompts, writing replies), then
-labelled decisions of real scenarios with a rest of made-up ones; verified labels (with replayed fates) and bootstrap
-labels (best by score) are drawn at a set ratio. Every example is made afresh: other order, other bad example, other
-rounds. The loss is on the reply only. AdamW, linear warm-up and cosine, bf16 autocast. Examples depend on the seed
-and their index alone, so the number of loader processes does not change what is learned.
+Recipe. Three stages in one schedule: brief lessons (made-up cases of a few lines, without the rules: a quarter of the
+length, so looking up and copying are learned cheaply), lessons on made-up cases of many grids (reading prompts,
+writing replies), then labelled decisions of real scenarios with a rest of made-up ones; verified labels (with
+replayed fates) and bootstrap labels (best by score) are drawn at a set ratio. Every example is made afresh: other
+order, other bad example, other rounds. The loss is on the reply only. AdamW, linear warm-up and cosine, bf16
+autocast. Examples depend on the seed and their index alone, so the number of loader processes does not change what is
+learned.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ class Recipe:
     lr: float = 1e-3
     weight_decay: float = 0.1
     warmup: float = 0.03
+    brief: float = 0.3
     lessons: float = 0.8
     rest: float = 0.3
     verified: float = 0.6
@@ -86,6 +89,9 @@ class Examples(Dataset):
             made_up = not s.episodes or rng.random() < r.critic_synthetic
             episode = synthetic_episode(rng) if made_up else s.episodes[int(rng.integers(len(s.episodes)))]
             return critic_example(episode, s.critic_system)
+        if i < r.brief * r.examples:
+            whole = make_example(SyntheticCases(rng).draw(brief=True), rng, Variation())
+            return Example(whole.messages[1:], whole.reply)
         real = i >= r.lessons * r.examples and rng.random() >= r.rest
         pools = [p for p in (s.verified, s.bootstrap) if p]
         if not real or not pools:

@@ -8,6 +8,8 @@ alone.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ace_ray.finetune.examples import LabelledCase, random_date
@@ -41,15 +43,17 @@ class SyntheticCases:
         self.with_outcomes = with_outcomes
         self._count = 0
 
-    def draw(self) -> LabelledCase:
-        """The next case."""
+    def draw(self, brief: bool = False) -> LabelledCase:
+        """The next case; a brief one has few candidates and nothing that the answer does not need."""
         rng = self.rng
         self._count += 1
         facts = self._facts()
         kind = "overloaded" if rng.random() < 0.5 else "insecure"
         base = int(rng.normal(104, 6)) if kind == "overloaded" else int(rng.uniform(60, 95))
         base_outage = COLLAPSE if rng.random() < 0.15 else max(base + 1, int(rng.normal(125, 25)))
-        candidates = self._candidates(facts, kind, base, base_outage)
+        candidates = self._candidates(
+            facts, kind, base, base_outage, int(rng.integers(2, 5) if brief else rng.integers(4, 15))
+        )
         loaded = self._loaded(facts, base, candidates[0].line)
         case = CaseView(
             facts=facts,
@@ -67,6 +71,10 @@ class SyntheticCases:
             accompany=tuple(rng.integers(facts.lines, size=int(rng.random() < 0.1)).tolist()),
             candidates=candidates,
         )
+        if brief:
+            case = replace(
+                case, dead=(), substations=(), cooling_substations=(), cooling_lines=(), maintenance=(), accompany=()
+            )
         outcomes = self._outcomes(candidates, facts.horizon) if rng.random() < self.with_outcomes else {}
         played = candidates[int(rng.integers(len(candidates)))]
         return LabelledCase(f"synthetic-{self._count}", case, played, outcomes)
@@ -142,9 +150,10 @@ class SyntheticCases:
             moved = f"generator {rng.integers(facts.generators)}, {moved}"
         return f"substation {rng.integers(facts.substations)}: {moved} to bus {1 if rng.random() < 0.15 else 2}"
 
-    def _candidates(self, facts: GridFacts, kind: str, base: int, base_outage: int) -> tuple[CandidateView, ...]:
+    def _candidates(
+        self, facts: GridFacts, kind: str, base: int, base_outage: int, count: int
+    ) -> tuple[CandidateView, ...]:
         rng = self.rng
-        count = int(rng.integers(4, 15))
         ids = np.concatenate([[0], 1 + rng.permutation(60_000)[:count]])
         spread = rng.uniform(2, 20)
         views = []
