@@ -103,6 +103,24 @@ def test_two_workers_feed_one_learner_and_a_killed_one_is_replaced(tmp_path):
         end(algorithm)
 
 
+def test_a_replay_actor_that_dies_comes_back_with_what_was_sealed(tmp_path):
+    algorithm = build(tmp_path, settings(rollout={"workers": 1, "weights_every_s": 0.05}))
+    try:
+        train_until(algorithm, 120)
+        ask(algorithm.replay, "seal")
+        sealed, updates = ask(algorithm.replay, "limits")["decisions"], algorithm.updates
+        ray.kill(algorithm.replay, no_restart=False)
+        for _ in range(2):  # the first step may have begun on the old one
+            algorithm.train()
+        assert ask(algorithm.replay, "limits")["updates"] >= updates, "the learner's count is the right one"
+        train_until(algorithm, sealed + 100)
+        ids = ShardLog(tmp_path / "replay").read("transition")["id"].to_pylist()
+        assert len(ids) >= sealed and len(set(ids)) == len(ids)
+        assert algorithm.updates > updates
+    finally:
+        end(algorithm)
+
+
 def test_a_resumed_run_continues_counters_optimiser_policy_and_ids_with_a_remote_learner(tmp_path):
     one = settings(rollout={"workers": 1, "weights_every_s": 0.05}, checkpoint={"keep": 1})
     folder = tmp_path / "checkpoints"
