@@ -67,6 +67,8 @@ class DecisionEngine:
 
     def __init__(self, env: Any, settings: GridSettings, seed: int = 0) -> None:
         self.settings, self.seed = settings, seed
+        if env.done:  # an episode that is over has neither grid nor limits, and has to be reset anyway
+            env.reset()
         grid = env.backend._grid.copy()
         self.model = GridModel.from_env(env, grid)
         self.catalogue = Catalogue.from_env(env)
