@@ -81,7 +81,7 @@ class Finetuning:
             status = self._jobs.get_job_status(self._job)
             if status.is_terminal():
                 self._ended(self._job, str(status))
-        elif confirmed - self.tuned_at >= self.settings.finetune.every and self._clock() >= self._again:
+        elif self._due(confirmed) and self._clock() >= self._again:
             self._submit(confirmed)
 
     def finish(self, wait_s: float) -> None:
@@ -96,6 +96,10 @@ class Finetuning:
             log.warning("fine-tuning job %s is stopped", self._job)
             self._jobs.stop_job(self._job)
             self._job = None
+
+    def _due(self, confirmed: int) -> bool:
+        tune = self.settings.finetune
+        return confirmed >= tune.least and confirmed - self.tuned_at >= tune.every
 
     def _submit(self, confirmed: int) -> None:
         resources = self.settings.resources

@@ -124,3 +124,12 @@ def test_a_resume_counts_from_where_the_run_was(tmp_path, jobs):
     assert not jobs.submitted
     tuning.poll(28)
     assert jobs.submitted
+
+
+def test_nothing_is_submitted_with_fewer_refinements_than_the_job_needs(tmp_path, jobs):
+    settings = RunSettings.model_validate({"finetune": {"every": 2, "least": 8}})
+    tuning = finetuning.Finetuning(settings, tmp_path, jobs, "10.0.0.1:6379")
+    tuning.poll(7)
+    assert not jobs.submitted
+    tuning.poll(8)
+    assert jobs.submitted
