@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 import subprocess
 import sys
 import urllib.error
@@ -24,7 +25,11 @@ def test_a_token_is_made_that_only_its_owner_reads(site: Site) -> None:
 
 @pytest.mark.ray
 def test_the_head_says_what_it_has(site: Site) -> None:
+    until = time.monotonic() + 60  # a young head has no status yet, and says so
     found, told = head.status(Path(site.head.temp_dir))
+    while "No cluster status" in told and time.monotonic() < until:
+        time.sleep(1)
+        found, told = head.status(Path(site.head.temp_dir))
     assert found == site.head
     assert "2.0 CPU" in told
 
