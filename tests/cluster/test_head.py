@@ -2,9 +2,9 @@
 
 import os
 import socket
-import time
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
