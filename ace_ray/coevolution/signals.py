@@ -29,9 +29,12 @@ class StopSignals:
             self._before[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+        # Where Ray's compiled code was running, what comes out of it is a SystemError and no longer `Stopped`.
+        if self.signum is not None and error is not None and not isinstance(error, Stopped):
+            raise Stopped(self.signum) from error
 
     def _handle(self, signum: int, _: FrameType | None) -> None:
         again = self.signum is not None

@@ -30,3 +30,17 @@ def test_the_handlers_that_were_there_come_back():
     with StopSignals():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_what_compiled_code_makes_of_the_exception_is_still_the_signal():
+    with pytest.raises(Stopped) as stopped, StopSignals():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except Stopped as inside:
+            raise SystemError("returned a result with an exception set") from inside
+    assert stopped.value.code == 130
+
+
+def test_an_error_without_a_signal_stays_what_it_is():
+    with pytest.raises(ValueError, match="mine"), StopSignals():
+        raise ValueError("mine")

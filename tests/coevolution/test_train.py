@@ -84,7 +84,7 @@ def test_kill_9_then_resume_then_sigterm(tmp_path, start):
     second.until(lambda: "continues from checkpoint" in second.log.read_text())
     second.until(lambda: checkpoint.find(run / "checkpoints")[-1].updates > saved.updates)
     second.process.send_signal(signal.SIGTERM)
-    assert second.process.wait(90) == 143, second.log.read_text()
+    assert second.process.wait(180) == 143, second.log.read_text()
 
     about = json.loads((run / "run.json").read_text())
     assert about["status"] == "interrupted" and about["starts"] == 2
@@ -116,11 +116,11 @@ def test_a_run_in_use_is_refused_and_ctrl_c_while_starting_ends_it_in_order(tmp_
     driver.until(lambda: (tmp_path / "run" / "run.json").exists())
     for arguments, words in ((["--resume", "run"], "is in use by another process"), (SMALL, "is not empty")):
         second = start(*arguments)
-        assert second.process.wait(60) == 2
+        assert second.process.wait(180) == 2
         text = second.log.read_text()
         assert words in text and "Traceback" not in text
     driver.process.send_signal(signal.SIGINT)
-    assert driver.process.wait(60) == 130, driver.log.read_text()
+    assert driver.process.wait(180) == 130, driver.log.read_text()
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "interrupted"
 
 
