@@ -42,8 +42,14 @@ class CriticSettings(Settings):
 class LanguageSettings(Settings):
     """How the model is asked; which one answers is `llm.engine.model`."""
 
-    candidates: int = Field(12, ge=0, description="candidates listed in the prompt; 0 is the paper's prompt")
+    prompt: Literal["ace", "paper"] = Field(
+        "ace", description="ours, or the paper's: no candidate list, line -> bus changes, at most five"
+    )
+    candidates: int = Field(12, ge=0, description="candidates listed in our prompt besides do-nothing; 0: no list")
     substations: int = Field(3, ge=0, description="substations written out element by element in the prompt")
+    flows: bool = Field(
+        False, description="with the far end, power and loading of each element (for a model that can reason with them)"
+    )
     max_tokens: int = Field(160, ge=16, description="reply tokens at most")
     temperature: float = Field(0.7, ge=0, description="sampling temperature of the first round")
     deadline_s: float = Field(60.0, gt=0, description="seconds after which a request is given up")

@@ -60,7 +60,7 @@ class Question:
         self.settings = settings
         self.engine = DecisionEngine(env, grid, settings.seed)
         self.comparator = Comparator(make_env(grid), self.engine, grid)
-        facts = facts_of(env, self.engine.security.lines, grid.compare.horizon)
+        facts = facts_of(env, self.engine.security.lines, grid)
         self.actor = Actor(self.engine.catalogue, facts, settings.language)
         decisions, blackout = self._decisions(DecisionEnv(env, self.engine, grid), scenario, step)
         self.snapshot, self.played = decisions[0]

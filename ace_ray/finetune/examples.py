@@ -62,15 +62,17 @@ class Variation:
         later_rounds: Share of examples that are a later round with feedback.
         elsewhen: Share of examples at another date, step and demand, so that few labelled decisions are not known by
             heart.
+        alone: Share of examples without a bad example, as the model is asked when it controls the grid alone.
     """
 
     shuffle: float = 0.5
     shorten: float = 0.3
     later_rounds: float = 0.25
     elsewhen: float = 0.7
+    alone: float = 0.1
 
 
-DEPLOYED = Variation(shuffle=0.0, shorten=0.0, later_rounds=0.0, elsewhen=0.0)
+DEPLOYED = Variation(shuffle=0.0, shorten=0.0, later_rounds=0.0, elsewhen=0.0, alone=0.0)
 
 
 def rank_key(labelled: LabelledCase, candidate: CandidateView) -> tuple[float, ...]:
@@ -114,6 +116,9 @@ def make_example(labelled: LabelledCase, rng: np.random.Generator, variation: Va
     case = replace(labelled.case, candidates=tuple(listed), bad=BadView(bad, labelled.outcomes.get(bad.id)))
     if rng.random() < variation.elsewhen:
         case = _elsewhen(case, rng)
+    if rng.random() < variation.alone:
+        alone = replace(case, bad=None)
+        return Example(actor_messages(alone), actor_reply(alone, draw_target(labelled, listed, rng)))
     options = [c for c in listed if c.id != bad.id]
     history = _history(labelled, options, bad, rng, variation)
     tried = {attempt.action.id for attempt in history if attempt.action is not None}

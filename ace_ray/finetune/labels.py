@@ -97,7 +97,7 @@ class Labeller:
         self.engine = DecisionEngine(env, settings, plan.seed)
         self.play = DecisionEnv(env, self.engine, settings)
         self.comparator = Comparator(make_env(settings), self.engine, settings)
-        facts = facts_of(env, self.engine.security.lines, settings.compare.horizon)
+        facts = facts_of(env, self.engine.security.lines, settings)
         self.actor = Actor(self.engine.catalogue, facts, LanguageSettings())
         self.critic = CriticSettings()
 

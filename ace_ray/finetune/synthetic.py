@@ -20,6 +20,7 @@ from ace_ray.language.view import (
     DeadLineView,
     GridFacts,
     LineView,
+    MaintenanceView,
     OutageView,
     Outcome,
     SubstationView,
@@ -67,7 +68,7 @@ class SyntheticCases:
             substations=tuple(self._substation(facts) for _ in range(int(rng.integers(1, 4)))),
             cooling_substations=self._waits(facts.substations, 4),
             cooling_lines=self._waits(facts.lines, 13),
-            maintenance=self._waits(facts.lines, 49) if rng.random() < 0.2 else (),
+            maintenance=self._maintenance(facts) if rng.random() < 0.2 else (),
             accompany=tuple(rng.integers(facts.lines, size=int(rng.random() < 0.1)).tolist()),
             candidates=candidates,
         )
@@ -87,7 +88,7 @@ class SyntheticCases:
             subs = int(rng.integers(14, 121))
             lines, gens, loads = int(subs * rng.uniform(1.4, 1.8)), int(subs * 0.6), subs
         outages = tuple(sorted(rng.permutation(lines)[:10].tolist()))
-        return GridFacts(subs, lines, gens, loads, outages)
+        return GridFacts(subs, lines, gens, loads, outages, attack_steps=int(rng.choice((0, 12, 24, 48))))
 
     def _line(self, facts: GridFacts) -> int:
         return int(self.rng.integers(facts.lines))
@@ -131,6 +132,10 @@ class SyntheticCases:
     def _waits(self, size: int, longest: int) -> tuple[tuple[int, int], ...]:
         count = int(self.rng.integers(3)) if self.rng.random() < 0.5 else 0
         return tuple((int(self.rng.integers(size)), int(self.rng.integers(1, longest))) for _ in range(count))
+
+    def _maintenance(self, facts: GridFacts) -> tuple[MaintenanceView, ...]:
+        steps = 12 * int(self.rng.integers(1, 13))
+        return tuple(MaintenanceView(line, wait, steps) for line, wait in self._waits(facts.lines, 49))
 
     def _text(self, facts: GridFacts) -> str:
         rng = self.rng

@@ -7,15 +7,20 @@ refiner's part; here are the question and the reading of the answer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
 
 from ace_ray.config.refine import LanguageSettings
 from ace_ray.grid.catalogue import Catalogue
 from ace_ray.grid.engine import Decision
 from ace_ray.language.describe import candidate_view, describe_case, unlisted_view
+from ace_ray.language.paper import paper_messages, resolve_changes
 from ace_ray.language.prompts import AttemptView, Message, actor_messages
 from ace_ray.language.reply import Resolved, resolve
+from ace_ray.language.schema import ACTOR_SCHEMA, PAPER_SCHEMA
 from ace_ray.language.view import CandidateView, CaseView, GridFacts, Outcome
 
 
@@ -53,41 +58,63 @@ def outcome(fate: Ended | None) -> Outcome | None:
     return None if fate is None else Outcome(bool(fate.survived), int(fate.steps), round(float(fate.ret), 4))
 
 
+@dataclass(frozen=True)
+class Dialect:
+    """How a case is written, how the answer is read, and the schema that holds the answer to that."""
+
+    messages: Callable[[CaseView, Sequence[AttemptView]], list[Message]]
+    resolve: Callable[[str, CaseView, Catalogue, np.ndarray, Collection[int]], Resolved]
+    schema: dict[str, Any]
+
+
+DIALECTS: dict[Literal["ace", "paper"], Dialect] = {
+    "ace": Dialect(actor_messages, resolve, ACTOR_SCHEMA),
+    "paper": Dialect(paper_messages, resolve_changes, PAPER_SCHEMA),
+}
+
+
 class Actor:
     """Questions and answers about decisions on one grid.
 
     Args:
         catalogue: the grid's actions.
         facts: the grid's facts (`describe.facts_of`).
-        settings: number of candidates and substations shown.
+        settings: which prompt, and how much of the state it shows.
+
+    Attributes:
+        schema: constant JSON schema of the replies.
     """
 
     def __init__(self, catalogue: Catalogue, facts: GridFacts, settings: LanguageSettings) -> None:
         self.catalogue = catalogue
         self.facts = facts
         self.settings = settings
+        self._dialect = DIALECTS[settings.prompt]
+        self.schema = self._dialect.schema
 
     def case(self, obs: Any, decision: Decision, played: int | None = None, fate: Ended | None = None) -> CaseView:
         """Describes a decision; `played` is the bad example and `fate` how it ended."""
+        paper = self.settings.prompt == "paper"
         return describe_case(
             obs,
             decision,
             self.catalogue,
             self.facts,
-            candidates=self.settings.candidates,
+            candidates=0 if paper else self.settings.candidates,
             substations=self.settings.substations,
+            flows=paper or self.settings.flows,
             played=played,
             outcome=outcome(fate),
         )
 
     def messages(self, case: CaseView, obs: Any, decision: Decision, history: Sequence[Tried] = ()) -> list[Message]:
         """The chat of the next round."""
-        return actor_messages(case, [self._attempt(tried, obs, decision) for tried in history])
+        return self._dialect.messages(case, [self._attempt(tried, obs, decision) for tried in history])
 
     def read(self, text: str, case: CaseView, obs: Any, history: Sequence[Tried] = ()) -> Resolved:
         """The catalogue id that a reply proposes, or what is wrong with it."""
         taken = {tried.id for tried in history if tried.id is not None}
-        return resolve(text, case, self.catalogue, self.catalogue.legal(obs), taken)
+        return self._dialect.resolve(text, case, self.catalogue, self.catalogue.legal(obs), taken)
 
     def _attempt(self, tried: Tried, obs: Any, decision: Decision) -> AttemptView:
         action = None if tried.id is None else self.view(tried.id, obs, decision)

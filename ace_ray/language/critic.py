@@ -103,9 +103,10 @@ def critic_system(settings: CriticSettings) -> str:
     k = settings.scale
     return (
         "You review the decisions of a controller of a transmission grid. You see the key decisions of one episode. "
-        "The loading of a line is its current in percent of its limit; lines above 100 % for some steps trip, and the "
-        "grid may go black. The reward of a decision is what was earned until the next one, so it does not show what "
-        "the decision caused later.\n"
+        "The loading of a line is its current in percent of its thermal limit; a line that stays above 100 % trips, "
+        "and the grid may go black. The reward of a decision is what was earned from it until the next one: a little "
+        "for every step on which the grid lives, less the higher the losses; a blackout costs. So it does not show "
+        "what the decision caused later.\n"
         f"Choose at most {settings.edits} decisions whose reward is misleading: lower those that led to the end, raise "
         f"those that helped. With K = {k:g} the changes are -2K, -K, +K, +2K.\n"
         'Reply with one JSON object: {"analysis": "what decided the episode", "steps": [numbers of the decisions], '
@@ -118,7 +119,7 @@ def critic_user(keys: Sequence[KeyStep], survived: bool, steps_played: int, deci
     end = "lasted to its end" if survived else "ended in a blackout"
     lines = [
         f"The episode {end} after {steps_played} steps with {decisions} decisions and a total reward of {total:.2f}.",
-        "Key decisions (highest loading at the decision and at the next one):",
+        "Key decisions (the highest loading of any line at the decision, and at the next one):",
     ]
     for i, key in enumerate(keys):
         s = key.step

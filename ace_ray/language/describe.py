@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ace_ray.config.grid import GridSettings
 from ace_ray.grid.catalogue import Catalogue
 from ace_ray.grid.engine import Decision
 from ace_ray.language.view import (
@@ -18,8 +19,10 @@ from ace_ray.language.view import (
     CandidateView,
     CaseView,
     DeadLineView,
+    FlowView,
     GridFacts,
     LineView,
+    MaintenanceView,
     OutageView,
     Outcome,
     SubstationView,
@@ -34,10 +37,11 @@ _COLUMNS = ((1, "load"), (2, "generator"), (3, "line"), (4, "line"), (5, "storag
 _MAINTENANCE_STEPS = 48  # maintenance further away than four hours does not bear on the next 100 steps' start
 
 
-def facts_of(env: Any, outages: Iterable[int], horizon: int) -> GridFacts:
+def facts_of(env: Any, outages: Iterable[int], settings: GridSettings) -> GridFacts:
     """The facts of a Grid2Op environment; `outages` are the line ids of the credible outages, in the engine's order."""
     parameters = env.parameters
     lines = tuple(int(line) for line in outages)
+    opponent = 0 < len(lines) < int(env.n_line)
     return GridFacts(
         substations=int(env.n_sub),
         lines=int(env.n_line),
@@ -47,8 +51,11 @@ def facts_of(env: Any, outages: Iterable[int], horizon: int) -> GridFacts:
         overload_steps=int(parameters.NB_TIMESTEP_OVERFLOW_ALLOWED),
         trip_percent=round(100 * float(parameters.HARD_OVERFLOW_THRESHOLD)),
         cooldown=int(parameters.NB_TIMESTEP_COOLDOWN_SUB),
-        horizon=int(horizon),
-        opponent=0 < len(lines) < int(env.n_line),
+        step_minutes=round(float(env.delta_time_seconds) / 60),
+        horizon=settings.compare.horizon,
+        opponent=opponent,
+        attack_steps=int(env._opponent_attack_duration) if opponent else 0,
+        offset=settings.reward.offset,
     )
 
 
@@ -133,6 +140,7 @@ def describe_case(
     *,
     candidates: int = 12,
     substations: int = 3,
+    flows: bool = False,
     played: int | None = None,
     outcome: Outcome | None = None,
 ) -> CaseView:
@@ -143,6 +151,7 @@ def describe_case(
         decision: the slots offered there.
         candidates: actions listed besides do-nothing, best score first; 0 lists none at all.
         substations: substations written out element by element.
+        flows: with the far end, power and loading of each element.
         played: catalogue id of the bad example; None for a plain question.
         outcome: how the bad example ended.
     """
@@ -161,7 +170,7 @@ def describe_case(
         loaded=loaded,
         dead=_dead(obs),
         outages=_outages(facts, decision.rho_outage[slot_of[0]]),
-        substations=_substations(obs, catalogue, loaded, [c.id for c in listed], substations),
+        substations=_substations(obs, catalogue, loaded, [c.id for c in listed], substations, flows),
         cooling_substations=_waits(obs.time_before_cooldown_sub),
         cooling_lines=_waits(np.where(obs.line_status, obs.time_before_cooldown_line, 0)),
         maintenance=_maintenance(obs),
@@ -224,7 +233,7 @@ def _outages(facts: GridFacts, worst: np.ndarray, most: int = 3) -> tuple[Outage
 
 
 def _substations(
-    obs: Any, catalogue: Catalogue, loaded: Sequence[LineView], ids: Sequence[int], most: int
+    obs: Any, catalogue: Catalogue, loaded: Sequence[LineView], ids: Sequence[int], most: int, flows: bool
 ) -> tuple[SubstationView, ...]:
     """The substations that matter: those that the best candidates move, then the ends of the most loaded lines."""
     wanted = [int(catalogue.substation[i]) for i in ids if catalogue.substation[i] >= 0]
@@ -233,14 +242,32 @@ def _substations(
     for substation in list(dict.fromkeys(wanted))[:most]:
         positions, names = element_names(obs, substation)
         buses = tuple(max(0, int(obs.topo_vect[p])) for p in positions)
-        views.append(SubstationView(substation, tuple(names), buses, int(obs.time_before_cooldown_sub[substation])))
+        shown = tuple(_flow(obs, p) for p in positions) if flows else ()
+        wait = int(obs.time_before_cooldown_sub[substation])
+        views.append(SubstationView(substation, tuple(names), buses, wait, shown))
     return tuple(views)
+
+
+def _flow(obs: Any, position: int) -> FlowView:
+    """Power of the element at a position of the topology vector."""
+    _, load, generator, origin, extremity, storage = (int(n) for n in obs.grid_objects_types[position])
+    if origin >= 0:
+        return FlowView(int(obs.line_ex_to_subid[origin]), round(float(obs.p_or[origin])), percent(obs.rho[origin]))
+    if extremity >= 0:
+        line = extremity
+        return FlowView(int(obs.line_or_to_subid[line]), round(float(obs.p_ex[line])), percent(obs.rho[line]))
+    if load >= 0:
+        return FlowView(-1, round(float(obs.load_p[load])), -1)
+    if generator >= 0:
+        return FlowView(-1, round(float(obs.gen_p[generator])), -1)
+    return FlowView(-1, round(float(obs.storage_power[storage])), -1)
 
 
 def _waits(cooldown: np.ndarray) -> tuple[tuple[int, int], ...]:
     return tuple((int(i), int(cooldown[i])) for i in np.flatnonzero(np.asarray(cooldown) > 0))
 
 
-def _maintenance(obs: Any) -> tuple[tuple[int, int], ...]:
-    ahead = np.asarray(obs.time_next_maintenance)
-    return tuple((int(i), int(ahead[i])) for i in np.flatnonzero((ahead > 0) & (ahead <= _MAINTENANCE_STEPS)))
+def _maintenance(obs: Any) -> tuple[MaintenanceView, ...]:
+    ahead, steps = np.asarray(obs.time_next_maintenance), np.asarray(obs.duration_next_maintenance)
+    soon = np.flatnonzero((ahead > 0) & (ahead <= _MAINTENANCE_STEPS))
+    return tuple(MaintenanceView(int(i), int(ahead[i]), int(steps[i])) for i in soon)

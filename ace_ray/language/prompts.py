@@ -1,4 +1,4 @@
-"""The text of the prompts: OpenAI-style chat messages from plain views.
+"""The text of our prompts: OpenAI-style chat messages from plain views (`language.prompt=ace`; the paper's: paper.py).
 
 What never changes comes first (rules, grid, format), the state last, what was tried at the very end, so that servers
 reuse the prefix across states and across the rounds of one case.
@@ -29,33 +29,59 @@ class AttemptView:
 
 _ERRORS = {
     "unparsed": "the reply was not the JSON object asked for",
-    "illegal": "this is not possible now (unknown action, cooldown or dead line)",
+    "illegal": "this is not possible now (unknown action, no effect, cooldown or line out of service)",
     "repeats": "this is the bad example or was tried before",
 }
 
 
 def actor_system(facts: GridFacts) -> str:
     """Rules, grid and format: constant for a grid."""
-    attack = " An attacker may cut one line at any time." if facts.opponent else ""
-    at_once = f", or above {facts.trip_percent} % once," if facts.trip_percent < COLLAPSE else ""
-    cut = f" Lines that the attacker may cut: {', '.join(map(str, sorted(facts.outages)))}." if facts.opponent else ""
     return (
-        "You advise the operators of a transmission grid. A decision went badly: think it over and propose a better "
-        "action for the same moment.\n"
-        "Rules: The loading of a line is its current in percent of its limit. A line above 100 % for more than "
-        f"{facts.overload_steps} steps of {facts.step_minutes} minutes{at_once} trips.{attack} A substation has two "
-        "buses; moving elements to the other bus changes the flows. In one step one substation may be changed and one "
-        f"line switched; then it rests for {facts.cooldown} steps. The grid goes black when the power flow collapses "
-        "or a generator or load is cut off.\n"
-        f"Aim: survive the next {facts.horizon} steps; among actions that do, the one with lower losses is better. "
-        "After your action a standard controller goes on.\n"
-        f"Grid: {facts.substations} substations, {facts.lines} lines, {facts.generators} generators, "
-        f"{facts.loads} loads.{cut}\n"
+        "You advise the operators of a transmission grid: propose the best action for the moment described. A bad "
+        "example, where there is one, was played at this very moment and can be bettered: say why it was bad, and "
+        "propose a better action.\n"
+        f"{rules_text(facts)}\n"
+        f"{grid_text(facts)}\n"
         'Reply with one JSON object: {"analysis": "what endangers the grid", "why_bad": "why the bad example was bad", '
         '"action": an action}. An action is {"candidate": n} from the list, or {"substation": s, "buses": [1, 2, ...]} '
-        'with the bus of each element in the order shown, or {"line": l, "status": "out"}, or {"line": l, "status": '
-        '"in 1-2"} with the buses of its two ends. Repeat neither the bad example nor what was tried.'
+        'with the bus of each element in the order shown, or {"line": l, "status": "out"} to disconnect a line, or '
+        '{"line": l, "status": "in 1-2"} to reconnect it with its first end on bus 1 and its second end on bus 2. '
+        "Repeat neither the bad example nor what was tried."
     )
+
+
+def rules_text(facts: GridFacts) -> str:
+    """How the grid works, what counts, and who goes on after the action."""
+    at_once = f", or above {facts.trip_percent} % once," if facts.trip_percent < COLLAPSE else ""
+    stays = f"; it then stays out for {_steps(facts.attack_steps)}" if facts.attack_steps else ""
+    attack = f" An attacker may cut one line at any time{stays}." if facts.opponent else ""
+    return (
+        "Rules: The loading of a line is its current in percent of its thermal limit. A line above 100 % for more than "
+        f"{facts.overload_steps} steps of {facts.step_minutes} minutes in a row{at_once} trips.{attack} A substation "
+        "has two buses; which of its lines, loads and generators are on bus 1 and which on bus 2 decides the flows. An "
+        "action changes one substation or switches one line, which then cannot be changed again for "
+        f"{_steps(facts.cooldown)}. The grid goes black when the power flow has no solution or a generator or load is "
+        "cut off.\n"
+        f"Aim: survive the next {_steps(facts.horizon)}; among actions that do, the one with the higher return is "
+        f"better. The return is the sum of load / production - {facts.offset:g} over the steps, so losses lower it. "
+        "After your action a fixed controller goes on: it plays what is predicted to relieve the grid most."
+    )
+
+
+def grid_text(facts: GridFacts) -> str:
+    """Sizes, notation, and the outages that count."""
+    if facts.opponent:
+        outages = f"An outage is the loss of one of the lines that the attacker may cut: {_numbers(facts.outages)}."
+    else:
+        outages = "An outage is the loss of any one line."
+    return (
+        f"Grid: {facts.substations} substations, {facts.lines} lines, {facts.generators} generators, "
+        f"{facts.loads} loads. Line 3 (5-7) runs from substation 5 to substation 7. {outages}"
+    )
+
+
+def _numbers(lines: Sequence[int]) -> str:
+    return ", ".join(map(str, sorted(lines)))
 
 
 def outcome_text(outcome: Outcome, horizon: int) -> str:
@@ -86,7 +112,26 @@ def loading(percent: int) -> str:
 
 
 def state_text(case: CaseView) -> str:
-    """The state, the constraints in force, the bad example and the candidates."""
+    """The state, the constraints in force, the candidates and the bad example."""
+    lines = situation_lines(case)
+    if case.accompany:
+        again = ", ".join(f"line {line}" for line in case.accompany)
+        lines.append(f"With every action but a line switch, {again} is reconnected in the same step.")
+    if case.outages:
+        worst = "; ".join(f"line {o.line} lost: {loading(o.percent)}" for o in case.outages)
+        lines.append(f"Highest loading after an outage, if nothing is done: {worst}.")
+    lines.extend(_substation_text(s) for s in case.substations)
+    lines.extend(constraint_lines(case))
+    if case.candidates:
+        lines.append("Candidates (highest loading right after the action; after the worst outage that may follow):")
+        lines.extend(f"{i}: {c.text}. {effect_text(c)}" for i, c in enumerate(case.candidates))
+    if case.bad is not None:
+        lines.append(bad_text(case, case.bad))
+    return "\n".join(lines)
+
+
+def situation_lines(case: CaseView) -> list[str]:
+    """When it is, how the grid stands, the most loaded lines, and those out of service."""
     situation = {
         "overloaded": "The grid is overloaded or close to it.",
         "insecure": "The grid is not overloaded, but an outage would overload it.",
@@ -95,34 +140,28 @@ def state_text(case: CaseView) -> str:
     lines.append("Highest loadings: " + "; ".join(_loaded_text(case)) + ".")
     if case.dead:
         lines.append("Out of service: " + "; ".join(_dead_text(case)) + ".")
-    if case.outages:
-        worst = "; ".join(f"line {o.line} lost: {loading(o.percent)}" for o in case.outages)
-        lines.append(f"Highest loading after an outage: {worst}.")
-    lines.extend(_substation_text(s) for s in case.substations)
+    return lines
+
+
+def constraint_lines(case: CaseView) -> list[str]:
+    """What may not be changed now, and planned maintenance."""
+    lines = []
     rests = [f"substation {s} for {_steps(n)}" for s, n in case.cooling_substations]
     rests += [f"line {line} for {_steps(n)}" for line, n in case.cooling_lines]
     if rests:
         lines.append("Cannot be changed: " + "; ".join(rests) + ".")
     if case.maintenance:
-        lines.append(
-            "Maintenance: " + "; ".join(f"line {line} goes out in {_steps(n)}" for line, n in case.maintenance) + "."
-        )
-    if case.accompany:
-        again = ", ".join(f"line {line}" for line in case.accompany)
-        lines.append(f"With a substation change, {again} will be reconnected in the same step.")
-    if case.candidates:
-        lines.append("Candidates (highest loading after the action; after the worst outage that may follow):")
-        lines.extend(f"{i}: {c.text}. {effect_text(c)}" for i, c in enumerate(case.candidates))
-    if case.bad is not None:
-        lines.append(bad_text(case, case.bad))
-    return "\n".join(lines)
+        planned = (f"line {m.line} goes out in {_steps(m.wait)} for {_steps(m.steps)}" for m in case.maintenance)
+        lines.append("Maintenance: " + "; ".join(planned) + ".")
+    return lines
 
 
-def bad_text(case: CaseView, bad: BadView) -> str:
-    """The bad example and how it ended."""
+def bad_text(case: CaseView, bad: BadView, effect: bool = True) -> str:
+    """The bad example, the effect that was predicted for it if wanted, and how it ended."""
     number = case.number(bad.action.id)
     if number is None:
-        name = f"{bad.action.text}" + (f" ({effect_text(bad.action)})" if bad.action.percent >= 0 else "")
+        known = effect and bad.action.percent >= 0
+        name = f"{bad.action.text}" + (f" ({effect_text(bad.action)})" if known else "")
     else:
         name = f"candidate {number}, {bad.action.text}"
     end = "" if bad.outcome is None else f" It was played, and {outcome_text(bad.outcome, case.facts.horizon)}."
@@ -131,7 +170,7 @@ def bad_text(case: CaseView, bad: BadView) -> str:
 
 def history_text(case: CaseView, history: Sequence[AttemptView]) -> str:
     """What was tried in earlier rounds and what happened."""
-    lines = ["Tried since:"]
+    lines = ["Tried since, from the same moment:"]
     for attempt in history:
         number = None if attempt.action is None else case.number(attempt.action.id)
         if attempt.action is None:
@@ -150,18 +189,22 @@ def history_text(case: CaseView, history: Sequence[AttemptView]) -> str:
     return "\n".join(lines)
 
 
-def actor_messages(case: CaseView, history: Sequence[AttemptView] = ()) -> list[Message]:
-    """The chat that asks the actor; the first round's text is a prefix of every later one."""
-    user = state_text(case)
+def chat(system: str, user: str, case: CaseView, history: Sequence[AttemptView]) -> list[Message]:
+    """System and user message; the first round's text is a prefix of every later one."""
     if history:
         user += "\n" + history_text(case, history)
-    return [{"role": "system", "content": actor_system(case.facts)}, {"role": "user", "content": user}]
+    return [{"role": "system", "content": system}, {"role": "user", "content": user}]
+
+
+def actor_messages(case: CaseView, history: Sequence[AttemptView] = ()) -> list[Message]:
+    """The chat that asks the actor."""
+    return chat(actor_system(case.facts), state_text(case), case, history)
 
 
 def _loaded_text(case: CaseView) -> list[str]:
     return [
         f"line {v.line} ({v.ends[0]}-{v.ends[1]}) {v.percent} %"
-        + (f", over for {_steps(v.over_steps)}" if v.over_steps else "")
+        + (f", above 100 % for {_steps(v.over_steps)}" if v.over_steps else "")
         for v in case.loaded
     ]
 
@@ -179,12 +222,24 @@ def _dead_text(case: CaseView) -> list[str]:
 
 
 def _substation_text(view: SubstationView) -> str:
-    """'Substation 16: load 17, generators ... Bus 2: line 5.' with the elements in catalogue order."""
+    """'Substation 16: load 17, lines 5, 7. On bus 2: line 5.' with the elements in catalogue order."""
     split = [name for name, bus in zip(view.elements, view.buses, strict=True) if bus == 2]
     out = [name for name, bus in zip(view.elements, view.buses, strict=True) if bus == 0]
-    text = f"Substation {view.substation}: {', '.join(_runs(view.elements))}."
+    text = f"Substation {view.substation}: {', '.join(_with_flows(view) or _runs(view.elements))}."
     text += f" On bus 2: {', '.join(_runs(split))}." if split else " All on bus 1."
-    return text + (f" Dead: {', '.join(_runs(out))}." if out else "")
+    return text + (f" Out of service: {', '.join(_runs(out))}." if out else "")
+
+
+def _with_flows(view: SubstationView) -> list[str]:
+    """'line 5 to 16 (30 MW out, 45 %)', 'load 2 (12 MW)', ..., one an element; empty where flows are not shown."""
+    texts = []
+    for name, flow in zip(view.elements, view.flows, strict=False):
+        if flow.to < 0:
+            texts.append(f"{name} ({flow.mw} MW)")
+        else:
+            way = "out" if flow.mw >= 0 else "in"
+            texts.append(f"{name} to {flow.to} ({abs(flow.mw)} MW {way}, {flow.percent} %)")
+    return texts
 
 
 def _runs(names: Sequence[str]) -> list[str]:

@@ -90,7 +90,13 @@ def resolve(
     reply = parse_actor(text)
     if reply is None:
         return Resolved(None, "unparsed")
-    action_id = _lookup(reply.action, case, catalogue)
+    return judged(_lookup(reply.action, case, catalogue), reply, case, legal, taken)
+
+
+def judged(
+    action_id: int | None, reply: ActorReply, case: CaseView, legal: np.ndarray, taken: Collection[int]
+) -> Resolved:
+    """A parsed reply and the id that it names (None: nothing of the catalogue); other arguments as in `resolve`."""
     if action_id is None:
         return Resolved(None, "illegal", reply)
     if action_id in taken or (case.bad is not None and action_id == case.bad.action.id):

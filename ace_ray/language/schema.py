@@ -61,6 +61,15 @@ ACTOR_SCHEMA: dict[str, Any] = _object(
 )
 """Reply of the actor."""
 
+PAPER_SCHEMA: dict[str, Any] = _object(
+    {
+        "analysis": text_field(240),
+        "why_bad": text_field(240),
+        "changes": {"type": "array", "items": _object({"line": _LINE, "bus": _BUS}), "minItems": 0, "maxItems": 5},
+    }
+)
+"""Reply of the actor to the paper's prompt."""
+
 CRITIC_SCHEMA: dict[str, Any] = _object(
     {
         "analysis": text_field(240),

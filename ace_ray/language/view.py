@@ -29,6 +29,8 @@ class GridFacts:
         step_minutes: Length of one step.
         horizon: Steps over which two actions are compared.
         opponent: Whether an opponent attacks lines.
+        attack_steps: Steps for which an attacked line stays out; 0: unknown.
+        offset: What the reward of a step subtracts from load / production.
     """
 
     substations: int
@@ -42,6 +44,8 @@ class GridFacts:
     step_minutes: int = 5
     horizon: int = 100
     opponent: bool = True
+    attack_steps: int = 0
+    offset: float = 0.9
 
     @classmethod
     def from_dict(cls, row: dict[str, Any]) -> GridFacts:
@@ -77,13 +81,42 @@ class OutageView:
 
 
 @dataclass(frozen=True)
+class MaintenanceView:
+    """A line that goes out for maintenance in `wait` steps, for `steps` steps."""
+
+    line: int
+    wait: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class FlowView:
+    """Power of one element of a substation.
+
+    Attributes:
+        to: Substation at the other end of a line; -1 for what is no line.
+        mw: Whole MW: what a line takes out of the substation (negative: brings in), what a load or a charging storage
+            unit takes, what a generator gives.
+        percent: Loading of a line; -1 for what is no line.
+    """
+
+    to: int
+    mw: int
+    percent: int
+
+
+@dataclass(frozen=True)
 class SubstationView:
-    """The elements of one substation in catalogue order, each with its bus (0: disconnected), and its cooldown."""
+    """The elements of one substation in catalogue order, each with its bus (0: disconnected), and its cooldown.
+
+    `flows`, where the prompt shows them, has one entry an element.
+    """
 
     substation: int
     elements: tuple[str, ...]
     buses: tuple[int, ...]
     wait: int = 0
+    flows: tuple[FlowView, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,7 +176,7 @@ class CaseView:
     substations: tuple[SubstationView, ...]
     cooling_substations: tuple[tuple[int, int], ...]
     cooling_lines: tuple[tuple[int, int], ...]
-    maintenance: tuple[tuple[int, int], ...]
+    maintenance: tuple[MaintenanceView, ...]
     accompany: tuple[int, ...]
     candidates: tuple[CandidateView, ...]
     bad: BadView | None = field(default=None)
@@ -172,13 +205,19 @@ class CaseView:
             demand_mw=row["demand_mw"],
             cooling_substations=tuple(map(_pair, row["cooling_substations"])),
             cooling_lines=tuple(map(_pair, row["cooling_lines"])),
-            maintenance=tuple(map(_pair, row["maintenance"])),
+            maintenance=tuple(MaintenanceView(**x) for x in row["maintenance"]),
             facts=GridFacts.from_dict(row["facts"]),
             loaded=tuple(LineView(x["line"], _pair(x["ends"]), x["percent"], x["over_steps"]) for x in row["loaded"]),
             dead=tuple(DeadLineView(x["line"], _pair(x["ends"]), x["wait"]) for x in row["dead"]),
             outages=tuple(OutageView(**x) for x in row["outages"]),
             substations=tuple(
-                SubstationView(x["substation"], tuple(x["elements"]), tuple(x["buses"]), x["wait"])
+                SubstationView(
+                    x["substation"],
+                    tuple(x["elements"]),
+                    tuple(x["buses"]),
+                    x["wait"],
+                    tuple(FlowView(**flow) for flow in x.get("flows", ())),
+                )
                 for x in row["substations"]
             ),
             accompany=tuple(row["accompany"]),

@@ -15,7 +15,7 @@ import numpy as np
 from ace_ray.agents.refinement import Attempt, Case, Proposal, Proposer
 from ace_ray.config.refine import LanguageSettings, RefineSettings
 from ace_ray.language.actor import Actor
-from ace_ray.language.schema import ACTOR_SCHEMA
+from ace_ray.language.reply import Resolved
 from llm_service.errors import DeadlineExceeded, Refused
 
 
@@ -96,7 +96,7 @@ class LanguageProposer:
                 messages,
                 max_tokens=self._settings.max_tokens,
                 deadline_s=self._settings.deadline_s,
-                schema=ACTOR_SCHEMA,
+                schema=self._actor.schema,
                 role="actor",
                 temperature=self._settings.temperature,
                 seed=int(self._rng.integers(2**31)),
@@ -105,7 +105,10 @@ class LanguageProposer:
             late = isinstance(error, DeadlineExceeded)
             seconds = time.monotonic() - started
             return Proposal(None, prompt=prompt, error="deadline" if late else "refused", seconds=seconds)
-        resolved = self._actor.read(reply.text, view, case.obs, history)
+        if reply.finish_reason == "length":
+            resolved = Resolved(None, "unparsed")  # cut: what can be read of it is not what it was going to say
+        else:
+            resolved = self._actor.read(reply.text, view, case.obs, history)
         return Proposal(
             resolved.playable,
             prompt=prompt,

@@ -72,7 +72,7 @@ class RefinerLoop:
             from llm_service.client import LLMClient
 
             client = LLMClient(model.app, model.adapters, settings.llm)
-            facts = facts_of(self._env, engine.security.lines.tolist(), settings.grid.compare.horizon)
+            facts = facts_of(self._env, engine.security.lines, settings.grid)
             actor = Actor(engine.catalogue, facts, settings.language)
             proposer = LanguageProposer(client, actor, settings.language, int(rng.integers(2**31)))
             if settings.critic.enabled:

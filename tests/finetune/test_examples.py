@@ -70,10 +70,12 @@ def test_the_target_is_never_the_bad_example_and_always_the_best_of_the_rest_und
         assert parsed is not None
         by_number = {
             int(line.split(":")[0]): next(c.id for c in CANDIDATES if c.text in line)
-            for line in text.split("Candidates (")[1].split("Bad example")[0].split("\n")[1:-1]
+            for line in text.split("Candidates (")[1].split("Bad example")[0].splitlines()[1:]
+            if line
         }
-        bad = next(c.id for c in CANDIDATES if c.text in text.split("Bad example: ")[1].split(" It was played")[0])
-        tried = [c.id for c in CANDIDATES if "Tried since" in text and c.text in text.split("Tried since:")[1]]
+        shown = text.partition("Bad example: ")[2].split(" It was played")[0]
+        bad = next((c.id for c in CANDIDATES if shown and c.text in shown), None)
+        tried = [c.id for c in CANDIDATES if "Tried since" in text and c.text in text.split("Tried since")[1]]
         left = [i for i in by_number.values() if i != bad and i not in tried]
         assert by_number[parsed.action["candidate"]] == max(left, key=lambda i: rank[i])
 
@@ -82,6 +84,15 @@ def test_a_deployed_example_has_the_running_systems_prompt():
     known = labelled(3)
     example = make_example(known, np.random.default_rng(0), DEPLOYED)
     assert example.messages == actor_messages(known.case.with_bad(known.played, known.outcomes[0]))
+
+
+def test_some_examples_ask_without_a_bad_example_as_the_model_in_control_is_asked():
+    fates = dict.fromkeys((0, 700, 226), DEAD) | {800: ALIVE}
+    example = make_example(case_with(fates), np.random.default_rng(0), Variation(0.0, 0.0, 0.0, 0.0, alone=1.0))
+    assert "Bad example" not in example.messages[1]["content"]
+    reply = parse_actor(example.reply)
+    assert reply is not None and reply.why_bad == "There is no bad example."
+    assert CANDIDATES[reply.action["candidate"]].id == 800
 
 
 def test_order_and_length_vary():

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.unit
 
 @pytest.fixture(scope="module")
 def actor(env, engine, grid_settings):
-    facts = facts_of(env, engine.security.lines, grid_settings.compare.horizon)
+    facts = facts_of(env, engine.security.lines, grid_settings)
     return Actor(engine.catalogue, facts, LanguageSettings())
 
 
@@ -85,10 +85,44 @@ def test_a_proposed_bus_assignment_is_found_again(actor, obs, decision):
 
 
 def test_without_candidates_the_prompt_is_the_papers(engine, env, obs, decision, grid_settings):
-    facts = facts_of(env, engine.security.lines, grid_settings.compare.horizon)
+    facts = facts_of(env, engine.security.lines, grid_settings)
     bare = Actor(engine.catalogue, facts, LanguageSettings(candidates=0, substations=6))
     case = bare.case(obs, decision, played=0, fate=Outcome(False, 9, 0.1))
     text = bare.messages(case, obs, decision)[1]["content"]
     assert case.candidates == ()
     assert "Candidates" not in text
     assert text.count("Substation ") >= 3
+
+
+def test_flows_are_the_power_that_leaves_the_substation(env, engine, grid_settings, obs, decision):
+    facts = facts_of(env, engine.security.lines, grid_settings)
+    view = Actor(engine.catalogue, facts, LanguageSettings(flows=True)).case(obs, decision).substations[0]
+    gives = 0.0
+    for name, flow in zip(view.elements, view.flows, strict=True):
+        kind, number = name.split(" ")[0], int(name.split(" ")[1])
+        if kind == "line":
+            ends = (int(obs.line_or_to_subid[number]), int(obs.line_ex_to_subid[number]))
+            assert {flow.to, view.substation} == set(ends) and flow.percent == round(100 * float(obs.rho[number]))
+        gives += flow.mw if kind == "generator" else -flow.mw
+    assert abs(gives) <= 1.0 * len(view.elements)  # Kirchhoff, within the rounding of each element
+
+
+def test_the_facts_are_those_of_the_environment(env, engine, grid_settings):
+    facts = facts_of(env, engine.security.lines, grid_settings)
+    assert (facts.step_minutes, facts.horizon, facts.offset) == (5, 100, 0.9)
+    assert facts.opponent and facts.attack_steps == 48 and facts.overload_steps == 3
+
+
+def test_prompts_of_real_states_stay_within_two_thousand_tokens(env, engine, grid_settings, episode_observations):
+    from transformers import AutoTokenizer
+
+    from llm_service.settings import EMBEDDED
+
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
+    facts = facts_of(env, engine.security.lines, grid_settings)
+    actors = [Actor(engine.catalogue, facts, LanguageSettings(prompt=p)) for p in ("ace", "paper")]
+    for obs in sorted(episode_observations, key=lambda o: -float(o.rho.max()))[:8]:
+        decision = engine.decide(obs)
+        for actor in actors:
+            messages = actor.messages(actor.case(obs, decision, 0, Outcome(False, 9, 0.1)), obs, decision)
+            assert len(tokenizer.apply_chat_template(messages, tokenize=True)["input_ids"]) <= 2000

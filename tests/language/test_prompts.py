@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from ace_ray.language.prompts import AttemptView, actor_messages, effect_text, state_text
-from ace_ray.language.view import CaseView, Outcome
+from ace_ray.language.view import CaseView, FlowView, Outcome, SubstationView
 from tests.language.cases import CANDIDATES, made_case
 
 pytestmark = pytest.mark.unit
@@ -30,13 +30,13 @@ def test_the_state_names_loadings_outages_constraints_and_the_bad_example():
     text = state_text(made_case())
     for part in (
         "Monday 6 August, 14:35, step 1,174. Demand 2,431 MW.",
-        "line 20 (4-7) 103 %, over for 2 steps; line 18 (9-16) 96 %.",
+        "line 20 (4-7) 103 %, above 100 % for 2 steps; line 18 (9-16) 96 %.",
         "Out of service: line 56 (30-26), locked for 8 steps.",
         "line 45 lost: 163 %; line 9 lost: collapse.",
         "Substation 16: lines 18, 19, load 17. On bus 2: line 19.",
         "substation 23 for 1 step; line 3 for 2 steps.",
-        "Maintenance: line 5 goes out in 40 steps.",
-        "line 12 will be reconnected in the same step",
+        "Maintenance: line 5 goes out in 40 steps for 96 steps.",
+        "With every action but a line switch, line 12 is reconnected in the same step.",
         "1: substation 16: line 18, load 17 to bus 2. 88 % on line 20; 101 % after losing line 45",
         "Bad example: candidate 0, do nothing. It was played, and the grid went black after 37 of 100 steps.",
     ):
@@ -62,7 +62,14 @@ def test_an_outage_that_ends_all_is_a_collapse_and_the_others_are_told():
     assert effect_text(view) == "97 % on line 20; collapse after losing line 45, else 104 % at most"
 
 
+def test_flows_are_told_with_direction_unit_and_far_end():
+    flows = (FlowView(9, 31, 45), FlowView(9, -20, 80), FlowView(-1, 12, -1))
+    view = replace(made_case().substations[0], flows=flows)
+    text = state_text(replace(made_case(), substations=(view,)))
+    assert "Substation 16: line 18 to 9 (31 MW out, 45 %), line 19 to 9 (20 MW in, 80 %), load 17 (12 MW). On" in text
+
+
 def test_a_case_survives_json():
-    case = made_case()
+    case = replace(made_case(), substations=(SubstationView(2, ("line 1",), (1,), 3, (FlowView(4, -7, 30),)),))
     assert CaseView.from_json(case.to_json()) == case
     assert CaseView.from_json(replace(case, bad=None).to_json()) == replace(case, bad=None)

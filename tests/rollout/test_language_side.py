@@ -7,6 +7,7 @@ import pytest
 from ace_ray.agents.fate import Fate
 from ace_ray.agents.rebuild import Rebuilder
 from ace_ray.agents.refinement import Attempt, Case
+from ace_ray.config.grid import GridSettings
 from ace_ray.config.refine import CriticSettings, LanguageSettings
 from ace_ray.grid.environment import make_env
 from ace_ray.grid.snapshot import Snapshot
@@ -31,7 +32,7 @@ def case(engine, episode_observations, scenario):
 
 @pytest.fixture(scope="module")
 def actor(env, engine):
-    return Actor(engine.catalogue, facts_of(env, engine.security.lines.tolist(), 100), LanguageSettings())
+    return Actor(engine.catalogue, facts_of(env, engine.security.lines, GridSettings()), LanguageSettings())
 
 
 def reply(action):
