@@ -59,6 +59,17 @@ class CompareSettings(Settings):
     first: int = Field(12, ge=1, description="best slots by score that join do-nothing and the played action in C")
 
 
+class TrainingScenarioSettings(Settings):
+    """What training adds to its chronics. A set of scenarios says the same in its text (docs/scenarios.md)."""
+
+    maintenance: float = Field(
+        0.0, ge=0, le=1, description="chance that a working day has a line in maintenance, where the chronic plans none"
+    )
+    perturbation: float = Field(
+        0.0, ge=0, le=1, description="standard deviation of the relative, smooth change of loads, wind and sun"
+    )
+
+
 class GridSettings(Settings):
     """One environment, its data, and how decisions are made on it."""
 
@@ -69,6 +80,7 @@ class GridSettings(Settings):
         "'shipped': the chronics inside the grid2op package",
     )
     cache_mb: int = Field(256, ge=16, description="parsed chronics kept in memory, in MB a process")
+    training: TrainingScenarioSettings = TrainingScenarioSettings()
     critical: CriticalSettings = CriticalSettings()
     candidates: CandidateSettings = CandidateSettings()
     rules: RuleSettings = RuleSettings()

@@ -17,7 +17,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ class Labeller:
         else:
             chosen = next(training_scenarios(self.plan.grid, _seed(self.plan, split, index)))
         length = self.plan.max_steps if chosen.max_steps is None else min(self.plan.max_steps, chosen.max_steps)
-        return Scenario(chosen.env, chosen.data, chosen.chronic, chosen.env_seed, chosen.start_step, length)
+        return replace(chosen, max_steps=length)
 
     def episode(self, split: str, index: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Label rows and episode rows (none or one) of one episode."""

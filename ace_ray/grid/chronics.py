@@ -6,8 +6,10 @@ decision means thousands of resets and copies, so here a parsed chronic is kept 
 bytes, its arrays read-only and shared by every reset and every copy. A reset is otherwise Grid2Op's own, seeds
 included: the same scenario gives the same episode as with `Multifolder`.
 
-A chronic decides by its files how it is read: `maintenance_meta.json` means maintenance drawn from the environment
-seed, `maintenance.csv` planned maintenance, no `*_forecasted` files forecasts that repeat the present values.
+A chronic decides by its files how it is read, so one set may mix kinds: `maintenance_meta.json` means maintenance drawn
+from the environment seed, `maintenance.csv` planned maintenance (where it has both, the environment's own class
+decides), no `*_forecasted` files forecasts that repeat the present values. On top of that a scenario may ask for a
+`Variation`: it changes the fork that one episode plays, never what is cached.
 """
 
 import bz2
@@ -17,7 +19,7 @@ import lzma
 import os
 import zipfile
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -28,7 +30,12 @@ from grid2op.Chronics import (
     GridStateFromFileWithForecastsWithMaintenance,
     Multifolder,
 )
+from grid2op.Exceptions import Grid2OpException
 
+from ace_ray.config.errors import DataError
+from ace_ray.grid.variation import Variation
+
+MAINTENANCE_META = "maintenance_meta.json"
 _ENDINGS = (".csv", ".csv.bz2", ".zip", ".csv.gzip", ".csv.xz")  # those that Grid2Op reads
 _COUNTED = ("prod_p", "load_p", "prod_v", "load_q")  # the first one present tells the number of rows
 _CHUNK = 1 << 20
@@ -36,12 +43,26 @@ _CHUNK = 1 << 20
 
 def count_rows(folder: str) -> int:
     """Rows of a chronic (its initial state included), counted without parsing; 0 where it holds no series."""
-    for name in _COUNTED:
-        for ending in _ENDINGS:
-            path = os.path.join(folder, name + ending)
-            if os.path.exists(path):
-                return _count_lines(path) - 1
-    return 0
+    path = next(_files(folder, _COUNTED), None)
+    return 0 if path is None else _count_lines(path) - 1
+
+
+def draws_maintenance(folder: str, series_class: type) -> bool:
+    """Whether the maintenance of a chronic is drawn from the environment seed.
+
+    Args:
+        folder: Of the chronic.
+        series_class: What the environment reads its chronics with.
+    """
+    if not os.path.exists(os.path.join(folder, MAINTENANCE_META)):
+        return False
+    planned = next(_files(folder, ("maintenance",)), None)
+    return planned is None or issubclass(series_class, GridStateFromFileWithForecastsWithMaintenance)
+
+
+def _files(folder: str, names: Iterable[str]) -> Iterator[str]:
+    candidates = (os.path.join(folder, name + ending) for name in names for ending in _ENDINGS)
+    return (path for path in candidates if os.path.exists(path))
 
 
 def _count_lines(path: str) -> int:
@@ -64,6 +85,18 @@ class FileSeries(GridStateFromFileWithForecasts):
     @staticmethod
     def _file_len(path: str, ending: str) -> int:
         return _count_lines(path) - 1
+
+    def check(self) -> None:
+        """Raise ValueError where a series has too few rows, or a value that is no number."""
+        for name in ("load_p", "load_q", "prod_p", "prod_v"):
+            for series, rows in ((name, self.n_), (f"{name}_forecast", self.n_ * self._nb_forecast)):
+                array = getattr(self, series)
+                if array is None:
+                    continue
+                if len(array) < rows:
+                    raise ValueError(f"{series} has {len(array)} rows, not {rows}")
+                if not np.isfinite(array).all():
+                    raise ValueError(f"{series} has values that are no numbers")
 
     def freeze(self) -> int:
         """Make every array read-only; returns their size in bytes."""
@@ -172,7 +205,7 @@ class CachedMultifolder(Multifolder):
 
     def __init__(self, path: str, gridvalueClass: type = GridStateFromFile, **kwargs: Any) -> None:
         super().__init__(path=path, gridvalueClass=gridvalueClass, **kwargs)
-        self._draws_maintenance = issubclass(gridvalueClass, GridStateFromFileWithForecastsWithMaintenance)
+        self.variation: Variation | None = None  # of the episodes that start from now on
 
     def initialize(
         self,
@@ -199,9 +232,11 @@ class CachedMultifolder(Multifolder):
         if self.action_space is not None:
             self.data.action_space = self.action_space
         self._max_iter = self.data.max_iter
+        if self.variation is not None:
+            self.variation.apply(self.data)
 
     def _parsed(self, path: str, orders: tuple, names: dict | None) -> Any:
-        drawn = self._draws_maintenance and os.path.exists(os.path.join(path, "maintenance_meta.json"))
+        drawn = draws_maintenance(path, self.gridvalueClass)
         key = (path, drawn, tuple(tuple(map(str, order)) for order in orders))
         series = _CACHE.get(key)
         if series is None:
@@ -210,6 +245,13 @@ class CachedMultifolder(Multifolder):
                 path=path, time_interval=self.time_interval, sep=self.sep, max_iter=-1, **self._kwargs
             )
             series.seed(0)
-            series.initialize(*orders, names_chronics_to_backend=names)
+            try:
+                series.initialize(*orders, names_chronics_to_backend=names)
+                series.check()
+            except (Grid2OpException, OSError, EOFError, ValueError, KeyError, lzma.LZMAError) as error:
+                raise DataError(
+                    f"chronic {path} cannot be read: {type(error).__name__}: {error}",
+                    "mend or remove its folder; its series must name the loads and generators of this environment",
+                ) from error
             _CACHE.put(key, series)
         return series

@@ -7,11 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import grid2op
-from grid2op.Chronics import (
-    GridStateFromFile,
-    GridStateFromFileWithForecastsWithMaintenance,
-    Multifolder,
-)
+from grid2op.Chronics import GridStateFromFile, Multifolder
 from grid2op.Exceptions import Grid2OpException
 from grid2op.MakeEnv.Make import TEST_DEV_ENVS
 from grid2op.MakeEnv.PathUtils import DEFAULT_PATH_DATA
@@ -20,7 +16,7 @@ from lightsim2grid import LightSimBackend
 
 from ace_ray.config.errors import DataError
 from ace_ray.config.grid import GridSettings
-from ace_ray.grid.chronics import CachedMultifolder, reserve_cache
+from ace_ray.grid.chronics import CachedMultifolder, draws_maintenance, reserve_cache
 from ace_ray.grid.data import DataSet, data_id, open_data
 
 _MULTIMIX = ".multimix"
@@ -97,11 +93,12 @@ def make_env(settings: GridSettings) -> Any:
     return env
 
 
-def is_random(name: str) -> bool:
-    """Whether anything in the environment is drawn from its seed: an opponent's attacks, or maintenance."""
-    config = _config(environment_folder(name))
-    return bool(config.get("opponent_attack_duration")) or issubclass(
-        _series_class(config), GridStateFromFileWithForecastsWithMaintenance
+def is_random(settings: GridSettings) -> bool:
+    """Whether anything in an episode is drawn from the environment seed: an opponent's attacks, or maintenance."""
+    config, data = _config(environment_folder(settings.env)), data_set(settings)
+    kind = _series_class(config)
+    return bool(config.get("opponent_attack_duration")) or any(
+        draws_maintenance(os.path.join(data.path, chronic), kind) for chronic in data.chronics
     )
 
 

@@ -2,10 +2,14 @@
 
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ace_ray.config.errors import DataError
+from ace_ray.grid.chronics import CachedMultifolder
+from ace_ray.grid.variation import Variation
 
 
 @dataclass(frozen=True, order=True)
@@ -19,6 +23,8 @@ class Scenario:
         env_seed: Seed of the environment: opponent, drawn maintenance.
         start_step: Row of the chronic that the episode starts from.
         max_steps: Cap of the length in environment steps; None plays to the end of the chronic.
+        maintenance: Chance that a working day has a line in maintenance, where the chronic plans none (`Variation`).
+        perturbation: Standard deviation of the relative, smooth change of loads, wind and sun (`Variation`).
     """
 
     env: str
@@ -27,11 +33,21 @@ class Scenario:
     env_seed: int
     start_step: int = 0
     max_steps: int | None = None
+    maintenance: float = 0.0
+    perturbation: float = 0.0
 
     def key(self) -> str:
-        """Stable id, e.g. ``l2rpn_neurips_2020_track1|packaged|jan_1036|7|0|-``."""
+        """Stable id, e.g. ``l2rpn_neurips_2020_track1|packaged|jan_1036|7|0|-``; a variation is appended."""
         cap = "-" if self.max_steps is None else str(self.max_steps)
-        return "|".join((self.env, self.data, self.chronic, str(self.env_seed), str(self.start_step), cap))
+        parts = [self.env, self.data, self.chronic, str(self.env_seed), str(self.start_step), cap]
+        if self.varied:
+            parts.append(f"maintenance={self.maintenance}|perturbation={self.perturbation}")
+        return "|".join(parts)
+
+    @property
+    def varied(self) -> bool:
+        """Whether something is added to the chronic."""
+        return self.maintenance > 0 or self.perturbation > 0
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
@@ -74,9 +90,30 @@ def reset_to(env: Any, scenario: Scenario) -> Any:
     if scenario.max_steps is not None:
         options["max step"] = length
     _forget_episode(env, scenario)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _varied(env, scenario):
         warnings.simplefilter("ignore")
         return env.reset(seed=scenario.env_seed, options=options)
+
+
+@contextmanager
+def _varied(env: Any, scenario: Scenario) -> Iterator[None]:
+    """The chronics with the variation of the scenario, for one reset."""
+    if not scenario.varied:
+        yield
+        return
+    chronics = env.chronics_handler.real_data
+    if not isinstance(chronics, CachedMultifolder):
+        raise DataError(
+            f"environment '{scenario.env}' does not read its series from files, so they cannot be varied",
+            "leave perturbation and maintenance at 0",
+        )
+    chronics.variation = Variation.from_env(
+        env, scenario.chronic, scenario.env_seed, scenario.maintenance, scenario.perturbation
+    )
+    try:
+        yield
+    finally:
+        chronics.variation = None
 
 
 def _forget_episode(env: Any, scenario: Scenario) -> None:

@@ -7,6 +7,8 @@ Grammar (parts joined by `;`)::
     chronics=all;seeds=500+                  the i-th of these chronics with seed 500 + i
     ...;steps=864                            cap of each episode's length
     ...;start=288                            first row of each episode
+    ...;maintenance=0.5                      half of the working days have a line in maintenance, where none is planned
+    ...;perturbation=0.05                    loads, wind and sun changed smoothly by 5 % (standard deviation)
 
 One environment seed makes the same attack schedule on every chronic, so sets vary the seed with the chronic. Seeds
 of the three named splits and of training never meet.
@@ -26,8 +28,9 @@ from ace_ray.grid.scenario import Scenario
 _FIRST_SEED = {"train": 10_000, "validation": 20_000, "test": 30_000}
 _TRAINING_SEEDS = (100_000, 2**31 - 1)
 _SHARES = {"train": 3, "validation": 1, "test": 1}  # of a chronic that splits have to share
+_VARIATIONS = ("maintenance", "perturbation")
 _SHORTEST = 288  # steps (a day) that a training episode can last at least, where its chronic allows
-_GRAMMAR = "use train:N, validation:N, test:N, or chronics=LIST;seeds=LIST (see ace evaluate --help)"
+_GRAMMAR = "use train:N, validation:N, test:N, or chronics=LIST;seeds=LIST (see docs/scenarios.md)"
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,9 @@ def parse(text: str, settings: GridSettings) -> ScenarioSet:
     """
     data = data_set(settings)
     head, options = _options(text)
+    maintenance, perturbation = (_fraction(options.get(name, "0"), name) for name in _VARIATIONS)
     if head:
-        scenarios = _of_split(head, settings, data)
+        scenarios = _of_split(head, settings, data, is_random(settings) or maintenance + perturbation > 0)
     elif "chronics" in options and "seeds" in options:
         scenarios = _crossed(options["chronics"], options["seeds"], settings, data)
     else:
@@ -65,6 +69,7 @@ def parse(text: str, settings: GridSettings) -> ScenarioSet:
         scenarios = [replace(s, max_steps=steps if s.max_steps is None else min(steps, s.max_steps)) for s in scenarios]
     if "start" in options:
         scenarios = [replace(s, start_step=_whole(options["start"], "start")) for s in scenarios]
+    scenarios = [replace(s, maintenance=maintenance, perturbation=perturbation) for s in scenarios]
     chronics = {s.chronic for s in scenarios}
     holders = [key for key in SPLITS if chronics <= set(data.split[key])]
     split = head.partition(":")[0] if head else (holders[0] if holders else "custom")
@@ -85,14 +90,16 @@ def training_scenarios(settings: GridSettings, seed: int) -> Iterator[Scenario]:
             latest = max(first, end - _SHORTEST)
             start = int(rng.integers(first, latest + 1))
             cap = None if whole else end - start
-            yield Scenario(settings.env, data.id, chronic, int(rng.integers(*_TRAINING_SEEDS)), start, cap)
+            env_seed = int(rng.integers(*_TRAINING_SEEDS))
+            varied = (settings.training.maintenance, settings.training.perturbation)
+            yield Scenario(settings.env, data.id, chronic, env_seed, start, cap, *varied)
 
 
 def _options(text: str) -> tuple[str, dict[str, str]]:
     head, options = "", {}
     for part in filter(None, (p.strip() for p in text.split(";"))):
         name, given, value = part.partition("=")
-        if given and name.strip() in ("chronics", "seeds", "steps", "start"):
+        if given and name.strip() in ("chronics", "seeds", "steps", "start", *_VARIATIONS):
             options[name.strip()] = value.strip()
         elif not given and ":" in part and not head:
             head = part
@@ -103,7 +110,7 @@ def _options(text: str) -> tuple[str, dict[str, str]]:
     return head, options
 
 
-def _of_split(head: str, settings: GridSettings, data: DataSet) -> list[Scenario]:
+def _of_split(head: str, settings: GridSettings, data: DataSet, varied: bool) -> list[Scenario]:
     split, _, number = head.partition(":")
     if split not in SPLITS:
         raise ConfigError(f"there is no split '{split}'", _GRAMMAR)
@@ -111,7 +118,6 @@ def _of_split(head: str, settings: GridSettings, data: DataSet) -> list[Scenario
     if not chronics:
         raise DataError(f"data set '{data.id}' has no {split} chronics", "choose another split or grid.data")
     rounds = -(-count // len(chronics))
-    varied = is_random(settings.env)
     scenarios = []
     for i in range(count):
         chronic, turn = chronics[i % len(chronics)], i // len(chronics)
@@ -180,3 +186,13 @@ def _whole(text: str, what: str) -> int:
     if not text.strip().isdigit():
         raise ConfigError(f"'{text}' is no whole number ({what} of a scenario set)", _GRAMMAR)
     return int(text)
+
+
+def _fraction(text: str, what: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise ConfigError(f"'{text}' is no number from 0 to 1 ({what} of a scenario set)", _GRAMMAR)
+    return value

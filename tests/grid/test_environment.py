@@ -1,5 +1,6 @@
 """Environments are built on any data, and what is missing is said before any work starts."""
 
+import bz2
 import json
 import shutil
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_an_unknown_environment_says_how_to_download_it():
 
 
 def test_chronics_of_another_grid_are_refused(case14):
-    with pytest.raises(DataError, match="cannot be built on the chronics"):
+    with pytest.raises(DataError, match="cannot be read"):
         make_env(GridSettings(data=case14.ace_data.path))
 
 
@@ -94,8 +95,9 @@ def test_empty_folders_and_wrong_splits_are_refused(tmp_path, case14):
 
 
 def test_an_environment_with_nothing_random_is_known_as_such():
-    assert is_random("l2rpn_neurips_2020_track1") and is_random("l2rpn_wcci_2020")
-    assert not is_random("l2rpn_case14_sandbox")
+    random = [GridSettings(env=name, data="shipped") for name in ("l2rpn_neurips_2020_track1", "l2rpn_wcci_2020")]
+    assert all(is_random(settings) for settings in random)
+    assert not is_random(GridSettings(env="l2rpn_case14_sandbox"))
 
 
 @pytest.mark.parametrize("month", ["Scenario_august_00", "Scenario_june_014"])
@@ -114,3 +116,65 @@ def test_nothing_is_written_beside_the_chronics(env, scenario):
     reset_to(env, scenario)
     env.step(env.action_space())
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.fixture
+def own_week(tmp_path, case14):
+    """A folder with one chronic of the 14-substation grid that a test may break, and its settings."""
+    source = Path(case14.ace_data.path) / case14.ace_data.chronics[0]
+    shutil.copytree(source, tmp_path / "good")
+    shutil.copytree(source, tmp_path / "week")
+    return tmp_path / "week", GridSettings(env="l2rpn_case14_sandbox", data=str(tmp_path))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def rewrite(path: Path, change) -> None:
+    path.write_bytes(bz2.compress(change(bz2.decompress(path.read_bytes()))))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("load_p.csv.bz2", cut),
+        ("prod_p.csv.bz2", lambda path: rewrite(path, lambda text: text.replace(b"\n", b"\nx", 3))),
+        ("load_q.csv.bz2", lambda path: rewrite(path, lambda text: b"\n".join(text.split(b"\n")[:50]) + b"\n")),
+        ("prod_p_forecasted.csv.bz2", lambda path: rewrite(path, lambda text: text[: len(text) // 2])),
+        ("load_p.csv.bz2", lambda path: rewrite(path, lambda text: b"nobody_" + text)),
+        ("start_datetime.info", lambda path: path.write_text("yesterday")),
+    ],
+)
+def test_a_broken_chronic_is_named_when_it_is_played(own_week, name, damage):
+    week, settings = own_week
+    env = make_env(settings)
+    damage(week / name)
+    scenario = Scenario(settings.env, settings.data, "week", 0)
+    with pytest.raises(DataError, match="week") as caught:
+        reset_to(env, scenario)
+    assert caught.value.remedy
+    reset_to(env, Scenario(settings.env, settings.data, "good", 0))
+    env.close()
+
+
+def test_a_maintenance_meta_file_is_heeded_in_any_environment(own_week):
+    week, settings = own_week
+    assert not is_random(settings)
+    meta = {
+        "maintenance_starting_hour": 0,
+        "maintenance_ending_hour": 23,
+        "line_to_maintenance": ["0_1_0"],
+        "daily_proba_per_month_maintenance": [1.0] * 12,
+        "max_daily_number_per_month_maintenance": [1] * 12,
+        "maintenance_day_of_week": list(range(7)),
+    }
+    (week / "maintenance_meta.json").write_text(json.dumps(meta))
+    assert is_random(settings)
+    env = make_env(settings)
+    planned = {}
+    for chronic in ("week", "good"):
+        obs = reset_to(env, Scenario(settings.env, settings.data, chronic, 0))
+        planned[chronic] = bool((obs.time_next_maintenance >= 0).any())
+    assert planned == {"week": True, "good": False}
+    env.close()

@@ -8,7 +8,7 @@ from ace_ray.config.errors import ConfigError, DataError
 from ace_ray.config.grid import GridSettings
 from ace_ray.grid.data import PACKAGED, SPLITS
 from ace_ray.grid.environment import data_set, make_env
-from ace_ray.grid.scenario import episode_length
+from ace_ray.grid.scenario import episode_length, reset_to
 from ace_ray.grid.scenario_sets import parse, training_scenarios
 
 pytestmark = pytest.mark.unit
@@ -112,16 +112,51 @@ def test_what_cannot_be_read_is_refused_with_a_remedy(text, error, words):
     assert caught.value.remedy
 
 
+def by_seed(name: str) -> str:
+    seed = int(name.rpartition("_")[2])
+    return "train" if seed < 1032 else "validation" if seed < 1038 else "test"
+
+
+def by_month(name: str) -> str:
+    month = name.partition("_")[0]
+    return "validation" if month in ("jul", "aug", "sep") else "test" if month in ("oct", "nov", "dec") else "train"
+
+
+def february(name: str) -> str:
+    return "validation" if name.startswith("Scenario_february_") or name == "Scenario_january_032" else "test"
+
+
 @pytest.mark.parametrize(
-    ("folder", "env", "counts"),
+    ("folder", "env", "rule"),
     [
-        ("36sub/generated_weeks", "l2rpn_neurips_2020_track1", (32, 6, 6)),
-        ("36sub/icaps_2021_weeks", "l2rpn_icaps_2021", (12, 6, 6)),
-        ("36sub/wcci_2020_months", "l2rpn_wcci_2020", (0, 4, 4)),
-        ("118sub/wcci_2022_weeks", "l2rpn_wcci_2022_dev", (9, 4, 8)),
+        ("36sub/generated_weeks", "l2rpn_neurips_2020_track1", by_seed),
+        ("36sub/icaps_2021_weeks", "l2rpn_icaps_2021", by_month),
+        ("36sub/wcci_2020_months", "l2rpn_wcci_2020", february),
+        ("118sub/wcci_2022_weeks", "l2rpn_wcci_2022_dev", None),
     ],
 )
-def test_the_development_sets_are_split_as_their_documentation_says(folder, env, counts, test_data):
-    data = data_set(GridSettings(env=env, data=str(test_data / folder)))
-    assert tuple(len(data.split[key]) for key in SPLITS) == counts
-    assert sum(counts) == len(data.chronics)
+def test_the_development_sets_are_played_as_their_documentation_splits_them(folder, env, rule, test_data):
+    settings = GridSettings(env=env, data=str(test_data / folder))
+    data = data_set(settings)
+    place = {name: i for i, name in enumerate(data.chronics)}
+    rule = rule or (lambda name: "train" if place[name] < 9 else "validation" if place[name] < 13 else "test")
+    for key in SPLITS:
+        expected = [name for name in data.chronics if rule(name) == key]
+        assert list(data.split[key]) == expected
+        if not expected:
+            with pytest.raises(DataError, match=f"no {key} chronics"):
+                parse(f"{key}:1", settings)
+            continue
+        chosen = parse(f"{key}:{len(expected)}", settings)
+        assert [s.chronic for s in chosen.scenarios] == expected and chosen.in_sample == (key == "train")
+    environment = make_env(settings)
+    for key in ("validation", "test"):
+        first = parse(f"{key}:1;steps=5", settings).scenarios[0]
+        assert reset_to(environment, first).rho.max() > 0
+    environment.close()
+
+
+def test_the_two_chronics_inside_grid2op_train_on_the_first_and_test_on_the_second():
+    split = data_set(SHIPPED).split
+    first, second = data_set(SHIPPED).chronics
+    assert split == {"train": (first,), "validation": (first,), "test": (second,)}
