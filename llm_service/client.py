@@ -108,7 +108,9 @@ class Client(abc.ABC):
         """
         if self._published is None:
             raise AdapterError(f"adapter {ref.name}: this client has no adapters folder to publish in")
-        reply = self.ask(_WARM_UP, max_tokens=1, deadline_s=self._warmup_deadline_s, adapter=ref)
+        reply = self.ask(
+            _WARM_UP, max_tokens=1, deadline_s=self._warmup_deadline_s, adapter=ref, priority=Priority.PUBLISH
+        )
         if (reply.role, reply.version) != (ref.role, ref.version):
             raise AdapterError(f"adapter {ref.name}: the warm-up request was answered by {reply.role}-v{reply.version}")
         self._published.flip(ref)
@@ -161,6 +163,9 @@ class LLMClient(Client):
         except TimeoutError:
             response.cancel()  # reaches the replica's task, which aborts the request in the engine
             return Failure("DeadlineExceeded", f"no reply from {self._app} in {request.deadline_s:.1f} s")
+        except KeyboardInterrupt:
+            response.cancel()
+            raise
         except BackPressureError:
             return Failure("Refused", f"{self._app} is busy: the queue of this client is full")
         except DeploymentUnavailableError as error:
@@ -206,6 +211,9 @@ class LocalClient(Client):
         except FutureTimeout:
             future.cancel()
             return Failure("DeadlineExceeded", f"no reply from the engine in {request.deadline_s:.1f} s")
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
         except LLMServiceError as error:
             return Failure.of(error)
 

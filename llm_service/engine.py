@@ -9,16 +9,28 @@ import asyncio
 import itertools
 import os
 import time
-from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from llm_service import logtail, preflight
-from llm_service.adapters import AdapterRef, model_fingerprint, verify
-from llm_service.admission import LoadedVersions, VersionGate, first_line
+from llm_service.adapters import model_fingerprint
+from llm_service.admission import first_line
 from llm_service.batchstats import BatchMeter
 from llm_service.errors import DeadlineExceeded, LLMServiceError, ModelError, Refused, ReplicaLost, RequestTooLarge
 from llm_service.protocol import ReplicaReport, Reply, Request
 from llm_service.settings import EngineSettings
+from llm_service.versions import LoraVersions, MergedVersions, engine_name
+
+
+@dataclass
+class _Place:
+    """A request inside the engine."""
+
+    priority: int
+    number: int
+    limit: asyncio.Timeout
+    displaced: bool = False
 
 
 class Engine:
@@ -37,12 +49,11 @@ class Engine:
         self.fingerprint = ""
         self._llm: Any = None
         self._tokenizer: Any = None
-        self._gate = VersionGate(settings.max_loras)
-        # Twice as many are kept as may be in a batch, so that a version that comes back need not be read again.
-        self._versions = LoadedVersions(2 * settings.max_loras, self._verify, self._load, self._remove, self._needed)
+        self._versions: LoraVersions | MergedVersions
         self._meter = BatchMeter()
-        self._ids = itertools.count()
-        self._in_flight = self._finished = self._refused = 0
+        self._numbers = itertools.count()
+        self._inside: dict[int, _Place] = {}
+        self._finished = self._refused = 0
         self._served: dict[str, int] = {}
         self._dead: ReplicaLost | None = None
 
@@ -73,6 +84,10 @@ class Engine:
         if not getattr(self._tokenizer, "chat_template", None):
             await self.stop()
             raise ModelError(f"{directory} has no chat template", "take an instruct model, or add chat_template.jinja")
+        if self.settings.adapters == "merged":
+            self._versions = MergedVersions(self.settings, directory, self.fingerprint, self._reload)
+        else:
+            self._versions = LoraVersions(self.settings, self._llm, self.fingerprint)
 
     async def stop(self) -> None:
         """End the engine's process; nothing is answered afterwards."""
@@ -99,7 +114,7 @@ class Engine:
             node=self.node,
             model=self.model,
             fingerprint=self.fingerprint,
-            in_flight=self._in_flight,
+            in_flight=len(self._inside),
             finished=self._finished,
             refused=self._refused,
             mean_batch=self._meter.mean(),
@@ -113,7 +128,7 @@ class Engine:
 
         Raises:
             RequestTooLarge: bytes or tokens are over the limit.
-            Refused: `max_queued` requests are inside already.
+            Refused: `max_queued` requests that are as urgent are inside already, or a more urgent one took its place.
             DeadlineExceeded: aborted in the engine at its deadline.
             AdapterError: its adapter version was refused.
             ReplicaLost: the engine died.
@@ -124,22 +139,22 @@ class Engine:
         except Refused:
             self._refused += 1
             raise
-        request_id = f"r{next(self._ids)}"
-        self._in_flight += 1
+        place = _Place(request.priority, next(self._numbers), asyncio.timeout(request.deadline_s))
+        self._inside[place.number] = place
         try:
-            async with asyncio.timeout(request.deadline_s):
-                return await self._answer(request, request_id, start)
+            async with place.limit:
+                return await self._answer(request, f"r{place.number}", start)
         except TimeoutError:
+            if place.displaced:
+                self._refused += 1
+                raise Refused("busy: a more urgent request took this one's place", "ask later") from None
             raise DeadlineExceeded(f"no reply in {request.deadline_s:.1f} s") from None
         except LLMServiceError:
             raise
         except Exception as error:
             raise self._translated(error) from error
         finally:
-            self._in_flight -= 1
-            if not self._dead:
-                # Cancelled between vLLM's bookkeeping and its reply, a request could stay inside; unknown ids are fine.
-                await asyncio.shield(asyncio.ensure_future(self._llm.abort(request_id)))
+            self._inside.pop(place.number, None)
 
     def _admit(self, request: Request) -> None:
         if dead := self.dead:
@@ -150,28 +165,40 @@ class Engine:
                 f"request of {size} bytes is above {self.settings.max_request_bytes}",
                 "shorten it or raise engine.max_request_bytes",
             )
-        if self._in_flight >= self.settings.max_queued:
-            raise Refused(f"busy: {self._in_flight} requests inside", "ask later, or raise engine.max_queued")
-        if request.adapter is not None and not self.settings.lora:
+        if request.adapter is not None and self.settings.adapters == "off":
             raise Refused(
-                f"adapter {request.adapter.name} was asked of an engine without adapters", "set engine.lora=true"
+                f"adapter {request.adapter.name} was asked of an engine without adapters",
+                "set engine.adapters to lora or merged",
             )
+        if len(self._inside) >= self.settings.max_queued:
+            self._displace(request.priority)
+
+    def _displace(self, priority: int) -> None:
+        """Send away the latest of the least urgent requests inside, if it is less urgent than this."""
+        last = max(self._inside.values(), key=lambda place: (place.priority, place.number))
+        if last.priority <= priority:
+            raise Refused(f"busy: {len(self._inside)} requests inside", "ask later, or raise engine.max_queued")
+        del self._inside[last.number]
+        last.displaced = True
+        last.limit.reschedule(asyncio.get_running_loop().time())
 
     async def _answer(self, request: Request, request_id: str, start: float) -> Reply:
         from vllm.inputs.engine import tokens_input
-        from vllm.lora.request import LoRARequest
 
-        prompt = self._tokens(request)
-        async with AsyncExitStack() as admitted:
-            lora = None
-            if (ref := request.adapter) is not None:
-                await admitted.enter_async_context(self._gate.admitted(ref, request.priority))
-                lora = LoRARequest(_engine_name(ref), await self._versions.number(ref), ref.path)
-            final = None
-            async for output in self._llm.generate(
-                tokens_input(prompt), _sampling(request), request_id, lora_request=lora, priority=request.priority
-            ):
-                final = output
+        prompt, ref, final = self._tokens(request), request.adapter, None
+        # The salt keeps what one version's weights made of a prompt from the next one's prefix cache.
+        inputs = tokens_input(prompt, cache_salt=engine_name(ref) if ref is not None else None)
+        async with self._versions.held(ref, request.priority) as lora:
+            try:
+                async for output in self._llm.generate(
+                    inputs, _sampling(request), request_id, lora_request=lora, priority=request.priority
+                ):
+                    final = output
+            finally:
+                if not self._dead and (final is None or not final.finished):
+                    # Cancelled between vLLM's bookkeeping and its reply, a request could stay inside; unknown ids are
+                    # fine. Nothing may run on once its version is let go.
+                    await asyncio.shield(asyncio.ensure_future(self._llm.abort(request_id)))
         if final is None or not final.finished:
             raise ModelError(f"{self.name}: the engine ended request {request_id} without a reply")
         completion = final.outputs[0]
@@ -220,31 +247,21 @@ class Engine:
         cause = error.__cause__ or error
         return ModelError(f"{self.name} on {self.node}: {type(cause).__name__}: {first_line(cause)}")
 
-    # -- adapters -----------------------------------------------------------------------------------------------------
-
-    def _needed(self) -> frozenset[Any]:
-        return self._gate.inside
-
-    def _verify(self, ref: AdapterRef) -> None:
-        verify(ref, base_model=self.fingerprint, max_rank=self.settings.max_lora_rank)
-
-    async def _load(self, ref: AdapterRef, number: int) -> None:
-        from vllm.lora.request import LoRARequest
-
-        await self._llm.add_lora(LoRARequest(_engine_name(ref), number, ref.path))
-
-    async def _remove(self, number: int) -> None:
-        await self._llm.remove_lora(number)
+    async def _reload(self, weights: Path) -> None:
+        try:
+            await self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(weights)})
+        except Exception as error:
+            # Half of the weights are of another version: nothing may be answered with them.
+            self._dead = ReplicaLost(
+                f"{self.name} on {self.node}: the weights in {weights} could not be loaded: {first_line(error)}",
+                "a new replica is started; ask again",
+            )
+            raise self._dead from error
 
     def _cause(self, error: Exception) -> str:
         """vLLM says 'see root cause above': that is in the log, as its last line that names an error."""
         named = [line for line in logtail.tail(self.settings.log_file, 200).splitlines() if "Error: " in line]
         return named[-1].split("] ", 1)[-1].strip() if "root cause" in str(error) and named else first_line(error)
-
-
-def _engine_name(ref: AdapterRef) -> str:
-    # vLLM keys its prefix cache by name and path: the hash keeps a rewritten directory from meeting old entries.
-    return f"{ref.name}-{ref.sha256[:8]}"
 
 
 def _sampling(request: Request) -> Any:
@@ -294,7 +311,7 @@ def engine_arguments(settings: EngineSettings, directory: str) -> dict[str, Any]
         "generation_config": "vllm",  # sampling is what the request says, not what the model's directory suggests
         "disable_log_stats": True,  # vLLM's own loggers; the batch meter is given apart
     }
-    if settings.lora:
+    if settings.adapters == "lora":
         arguments |= {
             "enable_lora": True,
             "max_loras": settings.max_loras,

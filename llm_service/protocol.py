@@ -15,6 +15,8 @@ Messages = Sequence[Mapping[str, str]]
 class Priority(enum.IntEnum):
     """Order of service: lower is earlier."""
 
+    PUBLISH = -10
+    """The one token that a new version must answer before it is published."""
     FRESH = 0
     """A refinement of a decision that was just played, and the critic."""
     BACKFILL = 10

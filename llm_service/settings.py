@@ -26,7 +26,10 @@ class EngineSettings(_Settings):
     max_num_seqs: int = Field(32, ge=1, description="requests that the engine runs in one batch at most")
     max_queued: int = Field(64, ge=1, description="requests inside the engine (running and waiting); more are refused")
     max_request_bytes: int = Field(65_536, ge=256, description="UTF-8 bytes of messages and schema; more are refused")
-    lora: bool = Field(True, description="serve adapters; without, only the base model answers")
+    adapters: Literal["lora", "merged", "off"] = Field(
+        "lora",
+        description="versions beside the base model, one at a time merged into its weights (faster on a CPU), or none",
+    )
     max_loras: int = Field(4, ge=1, description="distinct adapter versions in the engine at once (two a role)")
     max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = Field(16, description="largest rank of an adapter")
     kv_cache_gib: float = Field(0.5, gt=0, description="memory of the KV cache in GiB")

@@ -17,6 +17,7 @@ from ace_ray.config.refine import LanguageSettings, RefineSettings
 from ace_ray.language.actor import Actor
 from ace_ray.language.reply import Resolved
 from llm_service.errors import DeadlineExceeded, Refused
+from llm_service.protocol import Priority
 
 
 def _open_slots(case: Case, history: Sequence[Attempt]) -> np.ndarray:
@@ -98,6 +99,7 @@ class LanguageProposer:
                 deadline_s=self._settings.deadline_s,
                 schema=self._actor.schema,
                 role="actor",
+                priority=Priority.BACKFILL if case.reason == "seed" else Priority.FRESH,
                 temperature=self._settings.temperature,
                 seed=int(self._rng.integers(2**31)),
             )

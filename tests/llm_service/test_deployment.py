@@ -16,6 +16,7 @@ from llm_service.adapters import AdapterRef
 from llm_service.client import LLMClient
 from llm_service.errors import AdapterError, DeadlineExceeded, LLMServiceError, ModelError, ReplicaLost
 from llm_service.protocol import Reply
+from llm_service.service import app_name
 from llm_service.settings import EngineSettings, ServiceSettings
 from tests.llm_service.conftest import ALPHA, BRAVO
 
@@ -28,11 +29,14 @@ pytestmark = [
 
 CHAT = [{"role": "user", "content": "who are you?"}]
 RUN = "test run"
+ENDLESS = {"type": "array", "items": {"enum": [1, 2]}, "minItems": 400}
+"""A schema that keeps the model talking."""
 
 
 @pytest.fixture(scope="module")
 def settings(tiny_settings: EngineSettings) -> ServiceSettings:
-    return ServiceSettings(engine=tiny_settings, max_in_flight=16)
+    engine = tiny_settings.model_copy(update={"max_queued": 256})
+    return ServiceSettings(engine=engine, max_in_flight=200, max_handle_queue=256)
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +58,14 @@ def app(cluster: dict, settings: ServiceSettings) -> str:
 @pytest.fixture
 def client(app: str, adapters_dir: Path, settings: ServiceSettings) -> LLMClient:
     return LLMClient(app, adapters_dir, settings)
+
+
+def _answer(client: LLMClient) -> Reply | LLMServiceError:
+    """A long reply, or why there is none."""
+    try:
+        return client.ask(CHAT, max_tokens=450, deadline_s=60, temperature=1.0, schema=ENDLESS)
+    except LLMServiceError as error:
+        return error
 
 
 def test_a_model_that_cannot_be_served_is_named_before_anything_starts(cluster: dict) -> None:
@@ -80,12 +92,20 @@ def test_versions_are_switched_under_load_and_the_replica_keeps_its_process(
     pid = client.report().pid
     client.publish(alpha)
     refiner = LLMClient(app, adapters_dir, settings)  # another client of the same run: it follows the pointer
-    with ThreadPoolExecutor(24) as pool:
-        futures = [pool.submit(refiner.ask, CHAT, max_tokens=24, deadline_s=60, role="actor") for _ in range(200)]
-        while sum(future.done() for future in futures) < 20:
-            time.sleep(0.001)
+
+    def ask_until_switched(_: int) -> list[Reply]:
+        replies: list[Reply] = []
+        while not replies or replies[-1].version == 1:
+            replies.append(refiner.ask(CHAT, max_tokens=24, deadline_s=120, role="actor"))
+        return replies
+
+    with ThreadPoolExecutor(200) as pool:
+        futures = [pool.submit(ask_until_switched, number) for number in range(200)]
+        until = time.monotonic() + 60
+        while client.report().in_flight < 150:  # inside the engine at once; the others are on their way
+            assert time.monotonic() < until
         client.publish(bravo)
-        replies = [future.result() for future in futures]
+        replies = [reply for future in futures for reply in future.result()]
     assert {(reply.version, reply.text) for reply in replies} == {(1, ALPHA), (2, BRAVO)}
     assert refiner.ask(CHAT, max_tokens=24, deadline_s=60, role="actor").text == BRAVO
     report = client.report()
@@ -100,14 +120,18 @@ def test_a_refused_version_leaves_the_published_one(client: LLMClient, alpha: Ad
     assert client.ask(CHAT, max_tokens=24, deadline_s=60, role="actor").text == BRAVO
 
 
-def test_a_deadline_reaches_the_engine(client: LLMClient) -> None:
-    endless = {"type": "array", "items": {"enum": [1, 2]}, "minItems": 400}
+def test_a_client_that_gives_up_ends_its_request_in_the_engine(
+    client: LLMClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_service.client._GRACE_S", -59.9)  # the replica itself would wait for a minute
+    finished = client.report().finished
     with pytest.raises(DeadlineExceeded):
-        client.ask(CHAT, max_tokens=450, deadline_s=0.1, schema=endless)
+        client.ask(CHAT, max_tokens=450, deadline_s=60, temperature=1.0, schema=ENDLESS)
     until = time.monotonic() + 10
     while client.report().in_flight and time.monotonic() < until:
         time.sleep(0.02)
-    assert client.report().in_flight == 0
+    report = client.report()
+    assert (report.in_flight, report.finished) == (0, finished)
 
 
 def test_the_same_run_adopts_its_application_and_another_runs_is_left_alone(
@@ -144,6 +168,33 @@ def test_metrics_are_at_rays_endpoint(client: LLMClient, cluster: dict, bravo: A
     raise AssertionError("\n".join(line for line in text.splitlines() if "ace_llm" in line))
 
 
+def test_a_killed_replica_comes_back_and_its_requests_are_told(
+    client: LLMClient, alpha: AdapterRef, bravo: AdapterRef
+) -> None:
+    import psutil
+
+    client.publish(alpha)
+    client.publish(bravo)
+    before = client.report()
+    replica = psutil.Process(before.pid)
+    engine = replica.children(recursive=True)
+    with ThreadPoolExecutor(16) as pool:
+        waiting = [pool.submit(_answer, client) for _ in range(16)]
+        while client.report().in_flight < 8:
+            time.sleep(0.005)
+        replica.kill()
+        answers = [future.result(timeout=60) for future in waiting]
+    lost = [answer for answer in answers if not isinstance(answer, Reply)]
+    assert len(lost) >= 8
+    assert all(isinstance(error, ReplicaLost) and app_name(RUN) in error.problem for error in lost)
+    reply = client.ask(CHAT, max_tokens=24, deadline_s=120, role="actor")
+    assert (reply.text, reply.version) == (BRAVO, 2)
+    assert client.ask(CHAT, max_tokens=24, deadline_s=60, adapter=alpha).text == ALPHA
+    assert client.report().pid != before.pid
+    _, alive = psutil.wait_procs(engine, timeout=10)
+    assert not alive  # the engine of a replica that was killed does not stay behind
+
+
 def test_a_killed_engine_ends_its_replica_and_the_next_one_serves_the_published_version(
     client: LLMClient, bravo: AdapterRef
 ) -> None:
@@ -152,16 +203,8 @@ def test_a_killed_engine_ends_its_replica_and_the_next_one_serves_the_published_
     client.publish(bravo)
     before = client.report()
     (core,) = [child for child in psutil.Process(before.pid).children() if "EngineCore" in child.name()]
-    endless = {"type": "array", "items": {"enum": [1, 2]}, "minItems": 400}
-
-    def ask(_: int) -> Reply | LLMServiceError:
-        try:
-            return client.ask(CHAT, max_tokens=450, deadline_s=60, temperature=1.0, schema=endless)
-        except LLMServiceError as error:
-            return error
-
     with ThreadPoolExecutor(4) as pool:
-        waiting = [pool.submit(ask, n) for n in range(4)]
+        waiting = [pool.submit(_answer, client) for _ in range(4)]
         while client.report().in_flight < 4:
             time.sleep(0.005)
         core.kill()

@@ -220,6 +220,49 @@ def test_a_full_queue_refuses_at_once(client: LocalClient) -> None:
     assert client.ask(CHAT, max_tokens=4, deadline_s=30).reply_tokens == 4
 
 
+def test_a_full_queue_makes_room_for_the_more_urgent(client: LocalClient) -> None:
+    limit = client.engine.settings.max_queued
+
+    def ask(priority: int) -> Reply | Refused:
+        try:
+            return client.ask(
+                CHAT, max_tokens=200, deadline_s=60, temperature=1.0, schema=_endless(), priority=priority
+            )
+        except Refused as refused:
+            return refused
+
+    with ThreadPoolExecutor(limit + 8) as pool:
+        asked = [Priority.BACKFILL] * 4 + [Priority.EVALUATION] * (limit - 4)
+        inside = [pool.submit(ask, priority) for priority in asked]
+        while client.report().in_flight < limit:
+            time.sleep(0.001)
+        refused = client.report().refused
+        late = [pool.submit(ask, priority) for priority in [Priority.FRESH] * 6 + [Priority.EVALUATION]]
+        answers = [future.result() for future in inside]
+        assert all(isinstance(future.result(), Reply) for future in late[:-1])
+    # Six fresh ones took the places of six evaluations, and of no back-fill; one more evaluation found none.
+    displaced = [p for p, answer in zip(asked, answers, strict=True) if isinstance(answer, Refused)]
+    assert displaced == [Priority.EVALUATION] * 6
+    assert "more urgent" in str(next(answer for answer in answers if isinstance(answer, Refused)))
+    assert isinstance(late[-1].result(), Refused)
+    assert client.report().refused == refused + 7
+
+
+def test_a_client_that_gives_up_ends_its_request_in_the_engine(
+    client: LocalClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_service.client._GRACE_S", -59.9)  # the engine itself would wait for a minute
+    finished = client.report().finished
+    with pytest.raises(DeadlineExceeded):
+        client.ask(CHAT, max_tokens=450, deadline_s=60, temperature=1.0, schema=_endless())
+    until = time.monotonic() + 5
+    while client.engine._llm.get_num_unfinished_requests() and time.monotonic() < until:
+        time.sleep(0.001)
+    assert client.engine._llm.get_num_unfinished_requests() == 0
+    assert client.report().in_flight == 0
+    assert client.report().finished == finished
+
+
 def test_too_large_requests_are_refused_by_bytes_and_by_tokens(client: LocalClient) -> None:
     with pytest.raises(RequestTooLarge, match="bytes"):
         client.ask([{"role": "user", "content": "x" * 70_000}], max_tokens=4, deadline_s=10)

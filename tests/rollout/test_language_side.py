@@ -1,6 +1,7 @@
 """Actor and critic as the refiner asks them: a scripted client in place of the model, the real grid behind."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -17,6 +18,7 @@ from ace_ray.rollout.critic import Critic
 from ace_ray.rollout.proposers import LanguageProposer
 from llm_service.errors import DeadlineExceeded, ModelError, Refused
 from llm_service.fake import FakeClient
+from llm_service.protocol import Priority
 from tests.rollout.test_worker import blackouts
 
 pytestmark = pytest.mark.unit
@@ -62,6 +64,14 @@ def test_the_next_round_is_told_what_became_of_the_last_one(actor, case):
     before, _ = propose(actor, case, ["{}"])
     after, _ = propose(actor, case, ["{}"], [tried])
     assert len(after.prompt) > len(before.prompt) and "17" in json.loads(after.prompt)[-1]["content"]
+
+
+def test_shipped_snapshots_wait_behind_decisions_that_were_just_played(actor, case):
+    priorities = [
+        propose(actor, replace(case, reason=reason), ["{}"])[1].requests[0].priority
+        for reason in ("lookback", "advantage", "seed")
+    ]
+    assert priorities == [Priority.FRESH, Priority.FRESH, Priority.BACKFILL]
 
 
 @pytest.mark.parametrize(
