@@ -162,7 +162,11 @@ def _build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", type=Path, required=True, metavar="DIR", help="folder of labels; labelling resumes")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="model folder to write")
     parser.add_argument(
-        "--stage", choices=("labels", "files", "train", "card", "all"), default="all", help="one stage (default: all)"
+        "--stage",
+        choices=("labels", "files", "train", "card", "all", "decisions"),
+        default="all",
+        help="one stage (default: all four); decisions: label for gate and seed files alone until there are enough, "
+        "then write files and card",
     )
     parser.add_argument("--processes", type=int, default=2, help="labelling processes (default: 2)")
     parser.add_argument("--label-minutes", type=float, metavar="MIN", help="time for labelling (default: 60 for all)")

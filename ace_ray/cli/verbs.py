@@ -57,7 +57,9 @@ def compare(args: argparse.Namespace) -> int:
 
 def doctor(args: argparse.Namespace) -> int:
     from ace_ray.coevolution import resources, run_folder
+    from ace_ray.finetune.label_age import aged, remedy
     from cluster.doctor import Check, examine, gpu_names, to_json
+    from llm_service.settings import EMBEDDED
 
     settings = _settings(args)
     checks = examine(settings, run_folder.runs_root(settings))
@@ -67,6 +69,10 @@ def doctor(args: argparse.Namespace) -> int:
         checks.append(Check("profile", "ok", f"{sum(row.count for row in rows)} processes fit this machine"))
     except ResourceError as error:
         checks.append(Check("profile", "warn", error.problem.splitlines()[0], error.remedy))
+    old = aged(EMBEDDED)
+    checks.append(
+        Check("labels", "warn", old, remedy(EMBEDDED)) if old else Check("labels", "ok", "of the present engine")
+    )
     found = to_json(checks)
     print(json.dumps(found, indent=1) if args.json else "\n".join(check.line() for check in checks))
     return 0 if found["fit"] else 1
@@ -135,11 +141,13 @@ def llm_ask(args: argparse.Namespace) -> int:
 def llm_eval(args: argparse.Namespace) -> int:
     from ace_ray.finetune.embedded_eval import evaluate_replies
     from ace_ray.finetune.gate import client_replier, load_gate
+    from ace_ray.finetune.label_age import warn_if_aged
     from llm_service.adapters import reference
     from llm_service.client import LocalClient
     from llm_service.settings import EMBEDDED
 
     settings = _settings(args)
+    warn_if_aged(EMBEDDED)
     cases = [case.labelled for case in load_gate(EMBEDDED, settings.finetune.gate_snapshots)]
     adapter = reference(args.adapter) if args.adapter else None
     with LocalClient(settings.llm.engine, None, settings.llm) as client:

@@ -14,12 +14,14 @@ from ace_ray.coevolution.remote import ask
 from ace_ray.coevolution.run_folder import RunFolder
 from ace_ray.config.errors import ResourceError
 from ace_ray.config.run import RunSettings
+from ace_ray.finetune.label_age import warn_if_aged
 from ace_ray.finetune.seeds import Seed, read_seeds
 from ace_ray.replay.pending import PendingRefinement
 from ace_ray.rollout.refiners import ModelAddress, Refiners
 from llm_service import service
 from llm_service.preflight import check_model
 from llm_service.published import PublishedVersions
+from llm_service.settings import EMBEDDED
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +39,10 @@ def preflight(settings: RunSettings, grid: Grid) -> list[Seed]:
         return []
     if settings.refine.refiner == "llm":
         check_model(settings.llm.engine)
-    return read_seeds(settings.grid, grid.catalogue) if settings.refine.seed_queue else []
+    if not settings.refine.seed_queue:
+        return []
+    warn_if_aged(EMBEDDED)
+    return read_seeds(settings.grid, grid.catalogue)
 
 
 class Refinement:

@@ -7,9 +7,9 @@ Recipe. Three stages in one schedule: brief lessons (made-up cases of a few line
 length, so looking up and copying are learned cheaply), lessons on made-up cases of many grids (reading prompts,
 writing replies), then labelled decisions of real scenarios with a rest of made-up ones; verified labels (with
 replayed fates) and bootstrap labels (best by score) are drawn at a set ratio. Every example is made afresh: other
-order, other bad example, other rounds. The loss is on the reply only. AdamW, linear warm-up and cosine, bf16
-autocast. Examples depend on the seed and their index alone, so the number of loader processes does not change what is
-learned.
+order, other bad example, other rounds. The loss is that of the reply, plus `Recipe.prompt_loss` times that of the
+prompt. AdamW, linear warm-up and cosine, bf16 autocast. Examples depend on the seed and their index alone, so the
+number of loader processes does not change what is learned.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from ace_ray.config.load import load_settings
 from ace_ray.config.run import RunSettings
 from ace_ray.finetune.dataset import draw, read_refined
 from ace_ray.finetune.gate import GateCase, Judge, client_replier, load_gate, run_gate
+from ace_ray.finetune.label_age import warn_if_aged
 from ace_ray.finetune.publish import new_version, publish, seal
 from ace_ray.finetune.train import train_adapter
 from llm_service.adapters import AdapterRef
@@ -142,6 +143,7 @@ def run_job(run: Path, role: Role = "actor", say: Callable[[str], None] = log.in
     settings = load_settings([run / "config.yaml"])
     from ace_ray.finetune.live import live_judge
 
+    warn_if_aged(EMBEDDED)
     with open_client(run, settings) as client, live_judge(settings) as judge:
         return finetune(run, settings, client, role=role, judge=judge, say=say)
 

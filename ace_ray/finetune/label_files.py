@@ -18,6 +18,7 @@ from ace_ray.finetune.examples import LabelledCase
 from ace_ray.language.view import CandidateView, CaseView, Outcome
 
 META = "meta.json"
+MODEL_META = "labels.json"  # the same beside the gate and seed files of a model folder
 
 
 def read_meta(folder: Path) -> dict[str, Any]:

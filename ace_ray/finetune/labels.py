@@ -1,35 +1,28 @@
 """Labels: decisions of real scenarios and what became of each action, found by replay.
 
 Greedy plays training scenarios, with random slots mixed in so that bad decisions occur. Of each episode some
-decisions are labelled: of those before a blackout up to three, looking back at most `lookback` decisions, and
-critical ones at random, at most one per 25 steps. Every action of the compared set (DESIGN §4) is replayed over the
-horizon. One episode is one file, so work is parallel, resumable and may stop at any time. Further decisions are kept
-without fates (bootstrap labels, best by slot score): they cost nothing.
+decisions are labelled: of those before a blackout up to `before_blackout`, looking back at most `lookback` decisions,
+and `random` critical ones at random, at most one per 25 steps. Every action of the compared set (DESIGN §4) is replayed
+over the horizon. Further decisions are kept without fates (bootstrap labels, best by slot score): they cost nothing.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import math
-import multiprocessing
-import os
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ace_ray.agents.comparator import Comparator
 from ace_ray.agents.fate import Fate, best, pivotal, salvageable
 from ace_ray.config.grid import GridSettings
 from ace_ray.config.refine import CriticSettings, LanguageSettings
 from ace_ray.finetune.critic_examples import LabelledEpisode
-from ace_ray.finetune.label_files import META, write_rows
+from ace_ray.grid.behaviour import behaviour
 from ace_ray.grid.decision_env import DecisionEnv
 from ace_ray.grid.engine import Decision, DecisionEngine
 from ace_ray.grid.environment import make_env
@@ -40,10 +33,8 @@ from ace_ray.language.actor import Actor
 from ace_ray.language.critic import EpisodeStep, critic_system, key_steps
 from ace_ray.language.describe import action_text, facts_of, when_text
 
-log = logging.getLogger(__name__)
-
 _SPACING = 25
-_SPLITS = ("train", "validation")
+SPLITS = ("train", "validation")
 
 
 @dataclass(frozen=True)
@@ -71,6 +62,15 @@ class LabelPlan:
     bootstrap: int = 6
     perturbation: tuple[float, ...] = (0.0, 0.05, 0.2, 0.5)
     max_steps: int = 600
+
+    @classmethod
+    def for_decision_files(cls, grid: GridSettings) -> LabelPlan:
+        """The plan that fills gate and seed files in the least time.
+
+        Pivotal and salvageable decisions lie before blackouts, so only those are labelled, of episodes that are played
+        badly enough to end in one soon.
+        """
+        return cls(grid, before_blackout=5, random=0, bootstrap=0, perturbation=(0.1, 0.3, 0.5), max_steps=400)
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,7 @@ class Labeller:
             "facts": asdict(self.actor.facts),
             "catalogue": self.engine.catalogue.hash,
             "context": self.comparator.context(),
+            "behaviour": behaviour(self.plan.grid),
             "critic_system": critic_system(self.critic),
         }
 
@@ -252,113 +253,4 @@ def _random_slot(decision: Decision, rng: np.random.Generator) -> int:
 
 
 def _seed(plan: LabelPlan, split: str, index: int) -> int:
-    return int(np.random.SeedSequence((plan.seed, _SPLITS.index(split), index)).generate_state(1)[0])
-
-
-# -- processes -----------------------------------------------------------------------------------------------------
-
-_labeller: Labeller | None = None
-
-
-def _start(plan: LabelPlan) -> None:
-    global _labeller
-    os.nice(5)
-    _labeller = Labeller(plan)
-
-
-def _label(out: str, split: str, index: int) -> tuple[int, int, float]:
-    """Labels one episode into its file; returns labelled decisions, salvageable ones, seconds."""
-    if _labeller is None:
-        raise RuntimeError("the process was not started by _start")
-    begun = time.perf_counter()
-    rows, episodes = _labeller.episode(split, index)
-    folder = Path(out)
-    if episodes:
-        write_rows(folder / f"episodes-{split}-{index:06d}.parquet", episodes)
-    # Written last and even when empty: this file says that the episode is done.
-    (folder / f"done-{split}-{index:06d}").touch() if not rows else write_rows(
-        folder / f"labels-{split}-{index:06d}.parquet", rows
-    )
-    verified = [r for r in rows if r["ids"]]
-    return len(verified), sum(r["salvageable"] for r in verified), time.perf_counter() - begun
-
-
-def generate(
-    out: Path,
-    plan: LabelPlan,
-    *,
-    processes: int,
-    minutes: float | None = None,
-    episodes: int | None = None,
-    validation_share: float = 0.25,
-    progress: bool = True,
-) -> dict[str, Any]:
-    """Label episodes until the time or the number of episodes is used up; goes on where an earlier call stopped.
-
-    Args:
-        out: label folder; one file an episode.
-        plan: what is labelled; a folder keeps the plan it was begun with.
-        processes: worker processes, each with two environments (about 600 MB).
-        minutes: time budget; episodes under way are finished.
-        episodes: number of new episodes.
-        validation_share: every so-and-so-manieth episode is one of the validation split.
-
-    Returns:
-        Counts and states per hour and process.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    begun = time.monotonic()
-    todo = _open_episodes(out, validation_share)
-    states = salvage = finished = 0
-    context = multiprocessing.get_context("spawn")
-    with (
-        ProcessPoolExecutor(processes, mp_context=context, initializer=_start, initargs=(plan,)) as pool,
-        tqdm(unit="state", disable=not progress, desc="labels") as bar,
-    ):
-        if not (out / META).is_file():
-            (out / META).write_text(json.dumps(pool.submit(_meta).result(), indent=1))
-        running: set[Any] = set()
-        submitted = 0
-        while True:
-            in_time = minutes is None or time.monotonic() - begun < 60 * minutes
-            while in_time and len(running) < processes and (episodes is None or submitted < episodes):
-                running.add(pool.submit(_label, str(out), *next(todo)))
-                submitted += 1
-            if not running:
-                break
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for job in done:
-                labelled, saved, _ = job.result()
-                states, salvage, finished = states + labelled, salvage + saved, finished + 1
-                bar.update(labelled)
-                bar.set_postfix(episodes=finished, salvageable=salvage)
-    hours = (time.monotonic() - begun) / 3600
-    return {
-        "episodes": finished,
-        "states": states,
-        "salvageable": salvage,
-        "hours": round(hours, 3),
-        "states_per_process_hour": round(states / hours / processes, 1),
-    }
-
-
-def _meta() -> dict[str, Any]:
-    if _labeller is None:
-        raise RuntimeError("the process was not started by _start")
-    return _labeller.meta()
-
-
-def _open_episodes(out: Path, validation_share: float) -> Iterator[tuple[str, int]]:
-    """Episodes that have no file yet, the splits interleaved."""
-    every = round(1 / validation_share) if validation_share > 0 else 0
-    counts = dict.fromkeys(_SPLITS, 0)
-    turn = 0
-    while True:
-        split = "validation" if every and turn % every == every - 1 else "train"
-        turn += 1
-        index = counts[split]
-        counts[split] += 1
-        name = f"{split}-{index:06d}"
-        if not (out / f"labels-{name}.parquet").is_file() and not (out / f"done-{name}").is_file():
-            yield split, index
+    return int(np.random.SeedSequence((plan.seed, SPLITS.index(split), index)).generate_state(1)[0])

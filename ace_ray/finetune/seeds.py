@@ -15,7 +15,7 @@ from pathlib import Path
 from ace_ray.agents.fate import Fate
 from ace_ray.config.errors import GridMismatchError, ModelError
 from ace_ray.config.grid import GridSettings
-from ace_ray.finetune.label_files import read_parquet
+from ace_ray.finetune.label_files import MODEL_META, read_parquet
 from ace_ray.grid.snapshot import Snapshot
 from llm_service.settings import EMBEDDED
 
@@ -47,7 +47,7 @@ def read_seeds(grid: GridSettings, catalogue_hash: str, folder: Path = EMBEDDED)
     path = folder / SEED_FILE
     if not path.is_file():
         raise ModelError(f"{path} is missing: nothing can seed the queue", "set refine.seed_queue=false")
-    meta = json.loads((folder / "labels.json").read_text())
+    meta = json.loads((folder / MODEL_META).read_text())
     if meta["catalogue"] != catalogue_hash:
         raise GridMismatchError(
             f"the seeds in {path} belong to another grid than {grid.env}", "set refine.seed_queue=false"

@@ -1,4 +1,4 @@
-"""Supervised tuning on chats: token ids, batches and the loss on the reply alone; for any causal LM and tokenizer."""
+"""Supervised tuning on chats: token ids, batches and the loss of the reply; for any causal LM and tokenizer."""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from ace_ray.config.errors import DataError
-from ace_ray.finetune.embedded import card
+from ace_ray.finetune.card import card
+from llm_service.settings import EMBEDDED
 
 pytestmark = pytest.mark.unit
 
@@ -44,8 +45,16 @@ def test_the_card_states_sizes_seeds_counts_and_figures(tmp_path):
         "| states | 198 | 49 |",
         "| survival regret, this model | 0.3 | 0.3 |",
         "22.2 minutes",
+        "over the reply's tokens alone",
     ):
         assert part in text
+    record["recipe"]["prompt_loss"] = 0.1
+    (tmp_path / "training.json").write_text(json.dumps(record))
+    assert "over the reply's tokens plus 0.1 times that over the prompt's" in card(tmp_path)
     unmeasured = {**record, "validation": {}}
     (tmp_path / "training.json").write_text(json.dumps(unmeasured))
     assert "Not measured" in card(tmp_path)
+
+
+def test_the_shipped_card_is_what_its_files_say():
+    assert (EMBEDDED / "README.md").read_text() == card(EMBEDDED)

@@ -1,15 +1,19 @@
 """Labelling: rows say what the replays showed, an episode repeats bit for bit, and an interrupted folder goes on."""
 
 import json
+from concurrent.futures import Future
 
 import pytest
 
 from ace_ray.agents.comparator import Comparator
+from ace_ray.config.errors import DataError
 from ace_ray.config.grid import CandidateSettings, CompareSettings, GridSettings
-from ace_ray.finetune.embedded import write_decision_files
+from ace_ray.finetune import labelling
+from ace_ray.finetune.decision_files import FILES, GATE, SEEDS, Tally, write_decision_files
 from ace_ray.finetune.gate import load_gate
 from ace_ray.finetune.label_files import labelled_case, pack, read_cases, read_rows, write_rows
-from ace_ray.finetune.labels import Labeller, LabelPlan, generate
+from ace_ray.finetune.labelling import generate
+from ace_ray.finetune.labels import Labeller, LabelPlan
 from ace_ray.finetune.seeds import read_seeds
 from ace_ray.grid.environment import make_env
 from ace_ray.grid.snapshot import Snapshot
@@ -109,3 +113,81 @@ def test_labelling_goes_on_where_it_stopped(tmp_path):
     assert len(second) == 1
     assert not (tmp_path / "labels-train-000000.parquet").exists()
     assert all(row["split"] == "train" for row in read_rows(tmp_path, "labels"))
+
+
+def test_a_folder_goes_on_under_its_own_plan_and_engine_only(labeller, tmp_path):
+    meta = json.loads(json.dumps(labeller.meta()))
+    labelling._begin(tmp_path, meta)
+    labelling._begin(tmp_path, meta)
+    other = {**meta, "plan": {**meta["plan"], "seed": 5}}
+    with pytest.raises(DataError, match=r"another plan \(seed\)"):
+        labelling._begin(tmp_path, other)
+    state = {**meta["behaviour"][0], "kind": "calm"}
+    with pytest.raises(DataError, match="acts otherwise"):
+        labelling._begin(tmp_path, {**meta, "behaviour": [state, *meta["behaviour"][1:]]})
+    assert json.loads((tmp_path / "meta.json").read_text()) == meta
+
+
+def _label_row(scenario, split, pivotal=False, salvageable=False):
+    snapshot = json.dumps({"scenario": {"chronic": scenario}})
+    return {"split": split, "ids": [0, 1], "snapshot": snapshot, "pivotal": pivotal, "salvageable": salvageable}
+
+
+def test_the_tally_counts_what_the_files_would_hold():
+    tally = Tally()
+    assert tally.neediest in FILES
+    rows = [_label_row(f"w{i}", "validation", pivotal=True) for i in range(GATE.enough - 1)]
+    rows += [_label_row("one", "train", salvageable=True) for _ in range(10)]  # one scenario fills no file
+    rows += [_label_row("w0", "train", pivotal=True), _label_row("w0", "validation", salvageable=True)]
+    rows += [{**_label_row("w1", "validation", pivotal=True), "ids": []}]
+    tally.add(rows)
+    assert (tally.count(GATE), tally.count(SEEDS)) == (GATE.enough - 1, SEEDS.of_scenario)
+    assert [len(file.choose(rows)) for file in FILES] == [tally.count(file) for file in FILES]
+    assert tally.neediest is SEEDS and not tally.enough
+    tally.add(_label_row(f"t{i}", "train", salvageable=True) for i in range(SEEDS.enough))
+    assert tally.neediest is GATE and not tally.enough
+    tally.add([_label_row("w0", "validation", pivotal=True)])
+    assert tally.enough
+    assert tally.text() == {
+        "pivotal": f"{GATE.enough}/{GATE.enough}",
+        "salvageable": f"{SEEDS.enough + 2}/{SEEDS.enough}",
+    }
+
+
+def test_the_files_take_scenarios_in_turn():
+    rows = [_label_row(name, "train", salvageable=True) for name in ("a", "a", "a", "b", "c")]
+    chosen = [json.loads(row["snapshot"])["scenario"]["chronic"] for row in SEEDS.choose(rows)]
+    assert chosen == ["a", "b", "c", "a"]
+
+
+def test_files_with_too_few_decisions_are_not_written(tmp_path):
+    with pytest.raises(DataError, match="0 pivotal validation decisions and 0 salvageable"):
+        write_decision_files(tmp_path, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_labelling_takes_the_split_that_lacks_more_and_stops_at_enough(tmp_path, monkeypatch):
+    played = []
+
+    class Pool:  # in place of processes: an episode of the validation split has one pivotal decision, and so on
+        def __init__(self, *args, **kwargs): ...
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error): ...
+        def submit(self, function, *args):
+            done = Future()
+            if args:
+                _, split, index = args
+                played.append(split)
+                marks = {"pivotal": True} if split == "validation" else {"salvageable": True}
+                done.set_result([_label_row(f"{split}{index}", split, **marks)])
+            else:
+                done.set_result({"plan": {}, "behaviour": []})
+            return done
+
+    monkeypatch.setattr(labelling, "ProcessPoolExecutor", Pool)
+    told = labelling.generate(tmp_path, PLAN, processes=1, until_enough=True, progress=False)
+    assert (played.count("validation"), played.count("train")) == (GATE.enough, SEEDS.enough)
+    assert set(played[-3:]) == {"train", "validation"}  # both grow together
+    assert told["pivotal"] == "96/96"

@@ -1,0 +1,168 @@
+"""Labelling in several processes: one episode is one file, so work is parallel, resumable and may stop at any time."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from ace_ray.config.errors import DataError
+from ace_ray.finetune.decision_files import Tally
+from ace_ray.finetune.label_files import META, read_meta, read_rows, write_rows
+from ace_ray.finetune.labels import SPLITS, Labeller, LabelPlan
+from ace_ray.finetune.orphans import end_with_parent
+from ace_ray.grid.behaviour import same
+
+_COUNTED = ("split", "ids", "snapshot", "pivotal", "salvageable")
+
+
+def generate(
+    out: Path,
+    plan: LabelPlan,
+    *,
+    processes: int,
+    minutes: float | None = None,
+    episodes: int | None = None,
+    validation_share: float = 0.25,
+    until_enough: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Label episodes until the time or the number of episodes is used up; goes on where an earlier call stopped.
+
+    Args:
+        out: label folder; one file an episode.
+        plan: what is labelled; a folder keeps the plan it was begun with.
+        processes: worker processes, each with two environments (about 600 MB).
+        minutes: time budget; episodes under way are finished.
+        episodes: number of new episodes.
+        validation_share: every so-and-so-manieth episode is one of the validation split.
+        until_enough: stop as well once the folder has enough for gate and seed files, and take each episode from the
+            split that lacks more of them instead of by `validation_share`.
+        progress: show a bar, with the decisions found for gate (pivotal) and seed file (salvageable).
+
+    Returns:
+        Counts and states per hour and process; `pivotal` and `salvageable` are of the whole folder.
+
+    Raises:
+        DataError: the folder was begun with another plan, or by a decision engine that acts otherwise.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    begun = time.monotonic()
+    turns = _Turns(out, validation_share)
+    tally = Tally(read_rows(out, "labels"))
+    states = finished = submitted = 0
+    context = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(processes, mp_context=context, initializer=_start, initargs=(plan,)) as pool,
+        tqdm(unit="state", disable=not progress, desc="labels") as bar,
+    ):
+        _begin(out, json.loads(json.dumps(pool.submit(_meta).result())))
+        running: set[Any] = set()
+        while True:
+            in_time = minutes is None or time.monotonic() - begun < 60 * minutes
+            wanted = in_time and not (until_enough and tally.enough)
+            while wanted and len(running) < processes and (episodes is None or submitted < episodes):
+                split = tally.neediest.split if until_enough else None
+                running.add(pool.submit(_label, str(out), *turns.next(split)))
+                submitted += 1
+            if not running:
+                break
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for job in done:
+                rows = job.result()
+                states, finished = states + len(rows), finished + 1
+                tally.add(rows)
+                bar.set_postfix(episodes=finished, **tally.text(), refresh=False)
+                bar.update(len(rows))
+    hours = (time.monotonic() - begun) / 3600
+    return {
+        "episodes": finished,
+        "states": states,
+        **tally.text(),
+        "hours": round(hours, 3),
+        "states_per_process_hour": round(states / hours / processes, 1),
+    }
+
+
+def _begin(out: Path, meta: dict[str, Any]) -> None:
+    """Writes the meta data of a new folder; a folder that has some goes on under the same ones only."""
+    if not (out / META).is_file():
+        (out / META).write_text(json.dumps(meta, indent=1))
+        return
+    before = read_meta(out)
+    if before["plan"] != meta["plan"]:
+        other = sorted(key for key in meta["plan"] if before["plan"].get(key) != meta["plan"][key])
+        raise DataError(
+            f"the labels in {out} were begun under another plan ({', '.join(other)})",
+            "go on with the stage and settings that they were begun with, or name a new folder",
+        )
+    if not same(before.get("behaviour", ()), meta["behaviour"]):
+        raise DataError(
+            f"the labels in {out} were begun with a decision engine that acts otherwise than the present one",
+            "label into a new folder: replays of two engines cannot be compared",
+        )
+
+
+class _Turns:
+    """Episodes that have no file yet, in order of each split."""
+
+    def __init__(self, out: Path, validation_share: float) -> None:
+        self._out = out
+        self._every = round(1 / validation_share) if validation_share > 0 else 0
+        self._turn = 0
+        self._next = dict.fromkeys(SPLITS, 0)
+
+    def next(self, split: str | None) -> tuple[str, int]:
+        """Split and index of the next episode; the splits take turns where None is asked for."""
+        while True:
+            chosen = split
+            if chosen is None:
+                chosen = "validation" if self._every and self._turn % self._every == self._every - 1 else "train"
+                self._turn += 1
+            index = self._next[chosen]
+            self._next[chosen] += 1
+            name = f"{chosen}-{index:06d}"
+            if not (self._out / f"labels-{name}.parquet").is_file() and not (self._out / f"done-{name}").is_file():
+                return chosen, index
+
+
+# -- in a worker process -------------------------------------------------------------------------------------------
+
+_labeller: Labeller | None = None
+
+
+def _start(plan: LabelPlan) -> None:
+    global _labeller
+    end_with_parent()
+    os.nice(5)
+    _labeller = Labeller(plan)
+
+
+def _ready() -> Labeller:
+    if _labeller is None:
+        raise RuntimeError("the process was not started by _start")
+    return _labeller
+
+
+def _meta() -> dict[str, Any]:
+    return _ready().meta()
+
+
+def _label(out: str, split: str, index: int) -> list[dict[str, Any]]:
+    """Labels one episode into its file; returns of the replayed decisions what a `Tally` counts."""
+    rows, episodes = _ready().episode(split, index)
+    folder = Path(out)
+    if episodes:
+        write_rows(folder / f"episodes-{split}-{index:06d}.parquet", episodes)
+    # Written last and even when empty: this file says that the episode is done.
+    (folder / f"done-{split}-{index:06d}").touch() if not rows else write_rows(
+        folder / f"labels-{split}-{index:06d}.parquet", rows
+    )
+    return [{key: row[key] for key in _COUNTED} for row in rows if row["ids"]]
