@@ -36,7 +36,6 @@ SAMPLE, WEIGHTS = "sample", "weights"
 STEP_SECONDS = 1.0
 RECENT_EPISODES = 50
 RECENT_DECISIONS = 200
-LOST_IDS = 100_000  # more than workers and refiners can hold reserved when the replay actor dies
 
 
 class ACE(Algorithm):
@@ -119,10 +118,9 @@ class ACE(Algorithm):
         self.watch.check()
 
     def _replay_restarted(self) -> None:
-        """A restarted replay knows its sealed rows, but not how many updates were made nor which ids are in use."""
+        """A restarted replay knows its sealed rows, but not how many updates were made."""
         log.warning("the replay actor was restarted: rows that were not sealed yet are lost")
         ask(self.replay, "set_updates", self.updates)
-        ask(self.replay, "reserve", LOST_IDS)
         self.limits = ask(self.replay, "limits")
 
     def _failed(self, worker: int, error: str) -> None:

@@ -295,7 +295,9 @@ class ReplayCore:
 
     def _restore(self) -> None:
         found = restore(self.log, self.table, self.settings, HARD_STARTS)
-        self._next_id = found.next_id + ID_GAP if found.next_id else 0
+        if self.log.continued:
+            self._next_id = found.next_id + ID_GAP
+            self.log.seal(self._next_id)  # the next opening skips these as well, should this one seal nothing
         self.sources.update(found.sources)
         self.edits = found.edits
         for record in found.refinements:

@@ -130,6 +130,7 @@ class ShardLog:
                 "resume with the run's own configuration, or start a new run",
             )
         self.identity: LogIdentity = identity or found  # type: ignore[assignment]
+        self.continued = found is not None  # there was a log before this object, be it empty
         if self._writing and (found is None or self.report.lines()):
             self._commit(self.shards, self.next_id, self.dropped)
 

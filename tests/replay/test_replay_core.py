@@ -102,6 +102,15 @@ def test_nothing_sealed_is_lost_and_what_was_not_is_forgotten_consistently(tmp_p
     assert again.reserve(1) > 1000, "ids that were given away and not sealed are never given away again"
 
 
+def test_ids_in_living_hands_are_not_given_away_again_even_if_nothing_was_sealed(tmp_path):
+    first = core(tmp_path)
+    assert first.reserve(10) == 0
+    second = core(tmp_path)  # the first one died; workers still hold its ids
+    held = second.reserve(10)
+    assert held > 1000
+    assert core(tmp_path).reserve(1) > held + 1000
+
+
 def test_a_torn_state_shard_costs_its_rows_only(tmp_path):
     replay = core(tmp_path)
     for episode in "ab":
