@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -25,6 +25,7 @@ from ace_ray.grid.snapshot import Snapshot
 __all__ = ["Comparator", "Fate", "best", "pivotal", "salvageable", "verdict"]
 
 DECISIONS_KEPT = 32
+FATES_KEPT = 1024  # snapshots whose fates are kept: a refiner works on ten at a time, and 14 fates are about 2 kB
 
 
 class Comparator:
@@ -32,7 +33,8 @@ class Comparator:
 
     An action is played together with the reconnection that goes along with it, then rules + greedy (no check) follow
     until H steps are played, the scenario ends or the grid goes black. The environment is exact: opponent and
-    maintenance do what they would have done. A fate depends on snapshot, id and settings alone, so it is cached.
+    maintenance do what they would have done. A fate depends on snapshot, id and settings alone, so those of the last
+    `FATES_KEPT` snapshots are cached; one that was forgotten is found again by a replay.
 
     Args:
         env: an environment of its own, reset and stepped here; nobody else may touch it.
@@ -50,7 +52,7 @@ class Comparator:
         self.shared_steps = 0  # steps taken over from trails that had passed the same state
         self._continuation = Greedy(env.action_space, engine)
         self._trails = Trails()
-        self._fates: dict[str, dict[int, Fate]] = defaultdict(dict)  # by snapshot and id
+        self._fates: OrderedDict[str, dict[int, Fate]] = OrderedDict()  # by snapshot, the last asked for last, and id
         self._decisions: OrderedDict[str, Decision] = OrderedDict()
 
     # -- states ----------------------------------------------------------------------------------------------------
@@ -87,7 +89,7 @@ class Comparator:
 
     def fate(self, snapshot: Snapshot, id: int) -> Fate:
         """The fate of catalogue id `id` at the snapshot, from the cache where it is known."""
-        known = self._fates[snapshot.key()]
+        known = self._known(snapshot.key())
         if int(id) not in known:
             known[int(id)] = self._follow(snapshot, int(id))
         return known[int(id)]
@@ -98,7 +100,7 @@ class Comparator:
 
     def known(self, snapshot: Snapshot) -> dict[int, Fate]:
         """The cached fates at the snapshot, by id."""
-        return dict(self._fates[snapshot.key()])
+        return dict(self._fates.get(snapshot.key(), {}))
 
     def verdict(self, a: Fate, b: Fate) -> str:
         """Of `a` against `b`: 'better', 'tie' or 'worse', at the tie of the settings."""
@@ -111,6 +113,14 @@ class Comparator:
     def pivotal(self, fates: dict[int, Fate]) -> bool:
         """See `ace_ray.agents.fate.pivotal`."""
         return pivotal(fates)
+
+    def _known(self, key: str) -> dict[int, Fate]:
+        """The cache of a snapshot, which is now the last to be forgotten."""
+        known = self._fates.setdefault(key, {})
+        self._fates.move_to_end(key)
+        while len(self._fates) > FATES_KEPT:
+            self._fates.popitem(last=False)
+        return known
 
     def _follow(self, snapshot: Snapshot, id: int) -> Fate:
         length = episode_length(self.rebuilder.env, snapshot.scenario)
@@ -175,4 +185,4 @@ class Comparator:
                     f"cached fates were made under {row['context']}, the comparator here is {context}",
                     "use the grid settings that they were made with, or make them again",
                 )
-            self._fates[row["snapshot"]][int(row["id"])] = Fate.from_json(row["fate"])
+            self._known(row["snapshot"])[int(row["id"])] = Fate.from_json(row["fate"])

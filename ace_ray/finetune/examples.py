@@ -16,13 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ace_ray.language.prompts import AttemptView, Message, actor_messages, loading, outcome_text
-from ace_ray.language.view import COLLAPSE, BadView, CandidateView, CaseView, Outcome
-
-_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_MONTHS = (
-    *("January", "February", "March", "April", "May", "June"),
-    *("July", "August", "September", "October", "November", "December"),
-)
+from ace_ray.language.view import COLLAPSE, BadView, CandidateView, CaseView, Outcome, date_text
 
 
 @dataclass(frozen=True)
@@ -167,7 +161,8 @@ def _effect(action: CandidateView) -> str:
 def random_date(rng: np.random.Generator) -> str:
     """A made-up date and time in the words of the prompts."""
     hour, minute = int(rng.integers(24)), 5 * int(rng.integers(12))
-    return f"{rng.choice(_DAYS)} {rng.integers(1, 31)} {rng.choice(_MONTHS)}, {hour:02d}:{minute:02d}"
+    weekday, day, month = int(rng.integers(7)), int(rng.integers(1, 31)), int(rng.integers(1, 13))
+    return date_text(weekday, day, month, hour, minute)
 
 
 def _elsewhen(case: CaseView, rng: np.random.Generator) -> CaseView:

@@ -26,13 +26,9 @@ from ace_ray.language.view import (
     OutageView,
     Outcome,
     SubstationView,
+    date_text,
 )
 
-_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_MONTHS = (
-    *("January", "February", "March", "April", "May", "June"),
-    *("July", "August", "September", "October", "November", "December"),
-)
 _COLUMNS = ((1, "load"), (2, "generator"), (3, "line"), (4, "line"), (5, "storage"))  # of grid_objects_types
 _MAINTENANCE_STEPS = 48  # maintenance further away than four hours does not bear on the next 100 steps' start
 
@@ -201,10 +197,7 @@ def _ends(obs: Any, line: int) -> tuple[int, int]:
 
 def when_text(obs: Any) -> str:
     """Weekday, date and time of an observation: 'Monday 6 August, 14:35'."""
-    return (
-        f"{_DAYS[int(obs.day_of_week)]} {int(obs.day)} {_MONTHS[int(obs.month) - 1]}, "
-        f"{int(obs.hour_of_day):02d}:{int(obs.minute_of_hour):02d}"
-    )
+    return date_text(*map(int, (obs.day_of_week, obs.day, obs.month, obs.hour_of_day, obs.minute_of_hour)))
 
 
 def _loaded(obs: Any, least: int = 2, most: int = 5, from_rho: float = 0.9) -> tuple[LineView, ...]:

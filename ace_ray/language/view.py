@@ -15,6 +15,17 @@ from typing import Any
 COLLAPSE = 500
 """Percent from which a prediction means a collapse: no power flow solution, or a part of the grid cut off."""
 
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
+
+
+def date_text(weekday: int, day: int, month: int, hour: int, minute: int) -> str:
+    """'Monday 6 August, 14:35'; weekday 0 is Monday, month 1 is January."""
+    return f"{_DAYS[weekday]} {day} {_MONTHS[month - 1]}, {hour:02d}:{minute:02d}"
+
 
 @dataclass(frozen=True)
 class GridFacts:

@@ -9,7 +9,7 @@ belongs to the learner's checkpoint (`set_updates`).
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ace_ray.grid.snapshot import Snapshot
 from ace_ray.replay import records
 from ace_ray.replay.compaction import compact
 from ace_ray.replay.counters import RefinementCounters
-from ace_ray.replay.episodes import snapshots_of
+from ace_ray.replay.followed import HARD_STARTS, FollowedEpisodes
 from ace_ray.replay.limiter import UpdateLimiter
 from ace_ray.replay.pending import PendingQueue, PendingRefinement, RefinementResult
 from ace_ray.replay.resume import restore
@@ -30,12 +30,9 @@ from ace_ray.replay.shards import LogIdentity, ShardLog
 from ace_ray.replay.table import ReplayTable
 
 MEMORY_SIZE = 512
-HARD_STARTS = 256
-EPISODES_KEPT = 8
 # Skipped at each opening: ids that were given away but never sealed may still be in a living worker's hands.
 ID_GAP = 1 << 20
 TRIES = 3  # refiners that may die over one decision before it is given up
-OPEN_EPISODES = 256
 
 
 class ReplayCore:
@@ -75,15 +72,12 @@ class ReplayCore:
         self.criticised = 0
         self.critic_errors: Counter[str] = Counter()
         self._clock = clock
-        self._rng = np.random.default_rng(settings.seed)
         self._next_id = 0
         self._memory: dict[int, None] = {}  # catalogue ids confirmed better, the latest last
-        self._hard: deque[list[Snapshot]] = deque(maxlen=HARD_STARTS)
         self._taken: dict[str, list[PendingRefinement]] = {}
         self._given: Counter[int] = Counter()
-        self._open: dict[str, list[dict[str, Any]]] = {}
-        self._episodes: deque[list[dict[str, Any]]] = deque(maxlen=EPISODES_KEPT)
-        self._finished = 0
+        critic = settings.critic.enabled and refine.refiner != "off"
+        self._episodes = FollowedEpisodes(refine.lookback, settings.critic.every if critic else 0, settings.seed)
         self._compacted = 0
         self._restore()
 
@@ -107,17 +101,14 @@ class ReplayCore:
         if rows:
             self.table.append(dict(states), records.table_columns(rows))
         for row in rows:
-            self._follow_episode(row)
+            self._episodes.follow(row, self.table.refined_full)
         self.push(pending)
         self._seal_if_due()
         return self.limits()
 
     def hard_start(self) -> Snapshot | None:
         """One of the last `refine.lookback` decisions before a blackout of this run, None before the first blackout."""
-        if not self._hard:
-            return None
-        chain = self._hard[int(self._rng.integers(len(self._hard)))]
-        return chain[int(self._rng.integers(len(chain)))]
+        return self._episodes.hard_start()
 
     # --- learner --------------------------------------------------------------------------------------------------
 
@@ -227,7 +218,7 @@ class ReplayCore:
 
         Every `critic.every`-th finished episode is offered once, from the moment that D_LLM is full.
         """
-        return self._episodes.popleft() if self._episodes else []
+        return self._episodes.take()
 
     def edit(self, episode: str, edits: Sequence[Mapping[str, Any]], **lost: int) -> int:
         """Applies the critic's edits of one episode; returns how many were in bounds and applied.
@@ -267,7 +258,7 @@ class ReplayCore:
             "criticised": self.criticised,
             "critic_errors": dict(self.critic_errors),
             "memory": len(self._memory),
-            "hard_starts": len(self._hard),
+            "hard_starts": len(self._episodes.blackouts),
             "shards": len(self.log.shards),
             "shard_rows": stored,
             "shard_mb": self.log.bytes / 1e6,
@@ -304,7 +295,7 @@ class ReplayCore:
             self.counters.add(record)
             if record["status"] == "accepted" and record["catalogue_id"] >= 0:
                 self.remember(record["catalogue_id"])
-        self._hard.extend(found.blackouts)
+        self._episodes.blackouts.extend(found.blackouts)
         for item in found.pending:
             self.table.pin(item.parent_id)
         self.queue.push(found.pending)
@@ -322,26 +313,6 @@ class ReplayCore:
         self.log.append_states(states)
         self.log.append("transition", rows)
         self.sources.update(row.get("source", "rl") for row in rows)
-
-    def _follow_episode(self, row: dict[str, Any]) -> None:
-        """Keeps the records of open episodes; a blackout gives hard starts, and some ended ones go to the critic."""
-        if row.get("source", "rl") != "rl":
-            return
-        episode = self._open.setdefault(row["episode"], [])
-        episode.append(row)
-        while len(self._open) > OPEN_EPISODES:  # of workers that died: their episodes never end
-            self._open.pop(next(iter(self._open)))
-        if not (row.get("terminated") or row.get("truncated")):
-            return
-        self._open.pop(row["episode"], None)
-        self._finished += 1
-        snapshots = snapshots_of(episode, self.settings.refine.lookback) if row.get("terminated") else []
-        if snapshots:
-            self._hard.append(snapshots)
-        critic = self.settings.critic
-        wanted = critic.enabled and self.settings.refine.refiner != "off" and self._finished % critic.every == 0
-        if wanted and self.table.refined_full:
-            self._episodes.append(episode)
 
     def _store_refined(self, result: RefinementResult, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
         if not rows:

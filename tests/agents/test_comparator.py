@@ -84,6 +84,22 @@ def test_a_fate_is_replayed_once(comparator, greedy_decisions):
     assert comparator.replays == replays == len(first)
 
 
+def test_the_fates_of_a_snapshot_long_unasked_are_forgotten_and_found_again(comparator, greedy_decisions, monkeypatch):
+    monkeypatch.setattr("ace_ray.agents.comparator.FATES_KEPT", 2)
+    (first, played), (second, _), (third, _) = greedy_decisions[:3]
+    before = comparator.fates(first, [0, played])
+    comparator.fate(second, 0)
+    comparator.fate(first, 0)  # asked again: now the second is the oldest
+    comparator.fate(third, 0)
+    assert comparator.known(first) == before and comparator.known(third)
+    assert not comparator.known(second) and not comparator.known(second), "looking does not bring one back"
+    assert len({row["snapshot"] for row in comparator.rows()}) == 2
+    replays = comparator.replays
+    comparator.fate(second, 0)
+    assert comparator.replays == replays + 1 and not comparator.known(first)
+    assert comparator.fates(first, [0, played]) == before
+
+
 def test_shared_futures_change_no_fate(own_env, own_engine, short_settings, greedy_decisions):
     """Decisions walked back from the last one, with and without trajectories that go on together."""
     found, shared = [], []
