@@ -81,6 +81,11 @@ def card(model: Path) -> str:
         "",
         "Rebuild: `ace llm build-embedded --labels DIR --out DIR` (stages: labels, files, train, card).",
         "",
+        "Gate and seed files alone, when `ace doctor` says that they were replayed with another engine: "
+        "`ace llm build-embedded --labels NEW_DIR --out DIR --stage decisions --processes N`. It shows how many "
+        "decisions it has of those wanted, goes on where it was stopped, and ends with files and card once there are "
+        "enough.",
+        "",
         "Licence: Apache-2.0, as the project.",
         "",
     ]
