@@ -15,6 +15,7 @@ from ace_ray.agents.baseline import DoNothing, Reconnect
 from ace_ray.agents.greedy import Greedy, GreedyChecked
 from ace_ray.config.errors import AceError, ConfigError
 from ace_ray.config.grid import GridSettings
+from ace_ray.config.load import load_settings
 from ace_ray.grid.engine import DecisionEngine
 
 RULE_AGENTS: dict[str, type[RuleAgent]] = {
@@ -66,6 +67,26 @@ def check(spec: str) -> None:
         checkpoint.load_card(policy_folder(rest))
     elif spec not in RULE_AGENTS and ":" not in spec:
         raise ConfigError(f"no agent is called {spec!r}", f"take one of: {', '.join(KNOWN)}")
+
+
+def trained_settings(spec: str) -> GridSettings | None:
+    """The grid settings that the policy of `spec` was made under, where its run or export is still around it.
+
+    None for a checkpoint alone, and for an agent that is no policy of ours.
+
+    Raises:
+        AceError: no such run or checkpoint.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind not in POLICY_AGENTS or not rest:
+        return None
+    from ace_ray.agents.exported import SETTINGS, settings_of  # as above: torch
+
+    folder = policy_folder(rest)
+    if (folder / SETTINGS).is_file():
+        return settings_of(folder)
+    config = folder.resolve().parents[1] / "config.yaml"
+    return load_settings([config]).grid if config.is_file() else None
 
 
 def policy_folder(run: str) -> Path:

@@ -39,7 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
     command(
         "evaluate", "play an agent on scenarios and print survival, reward and decision time", _evaluate, settings=True
     )
-    command("compare", "paired difference B - A of two evaluations", _compare)
+    command("compare", "paired differences of two or more evaluations from the first of them", _compare)
     command(
         "finetune", "tune the language model on a run's refinements, and publish it if the gate accepts it", _finetune
     )
@@ -127,11 +127,15 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scenarios", help=f"{SCENARIOS} (default: setting evaluation.scenarios)")
     parser.add_argument("--processes", type=int, help="worker processes (default: setting evaluation.processes)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
+    parser.add_argument("--parquet", type=Path, metavar="FILE", help="write one row an episode here")
     parser.add_argument(
-        "--episode", type=Path, metavar="DIR", help="also save the first scenario as Grid2Op EpisodeData"
+        "--scores", type=Path, metavar="DIR", help="also the L2RPN 2020 and 2022 scores; DIR keeps their statistics"
     )
     parser.add_argument(
-        "--figure", type=Path, metavar="PNG", help="with --episode: the grid before and after an action"
+        "--episodes", type=Path, metavar="DIR", help="save every episode as Grid2Op EpisodeData in DIR/AGENT"
+    )
+    parser.add_argument(
+        "--figure", type=Path, metavar="PNG", help="the grid before and after an action of the first scenario"
     )
     parser.add_argument(
         "--figure-step", type=int, metavar="N", help="step whose action is drawn (default: first decision)"
@@ -139,9 +143,15 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def _compare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("a", type=Path, metavar="A.json", help="written by ace evaluate --json")
-    parser.add_argument("b", type=Path, metavar="B.json", help="the other one, on the same scenarios")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the difference here")
+    parser.add_argument(
+        "results",
+        type=Path,
+        nargs="+",
+        metavar="RESULT.json",
+        help="written by ace evaluate --json on the same scenarios; the first is what the others are compared with",
+    )
+    parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the differences here")
 
 
 def _finetune(parser: argparse.ArgumentParser) -> None:

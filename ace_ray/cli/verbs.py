@@ -22,36 +22,42 @@ def train(args: argparse.Namespace) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    from ace_ray.evaluation.evaluate import evaluate as play
+    from ace_ray.agents.registry import trained_settings
+    from ace_ray.evaluation.evaluate import Extras, evaluate_all
+    from ace_ray.evaluation.rows import write_parquet
     from ace_ray.evaluation.tables import table
 
-    if (args.figure or args.figure_step is not None) and not args.episode:
-        raise ConfigError("--figure and --figure-step draw an action of a saved episode", "add --episode DIR")
-    settings = _settings(args)
+    if args.figure_step is not None and not args.figure:
+        raise ConfigError("--figure-step says which action --figure draws", "add --figure PNG")
+    trained = trained_settings(args.agent)
+    settings = load_settings(args.config, args.overrides, base=RunSettings(grid=trained) if trained else None)
     overrides = {name: value for name, value in (("env", args.env), ("data", args.data)) if value is not None}
     grid = settings.grid.model_copy(update=overrides)
     scenarios = args.scenarios or settings.evaluation.scenarios
     processes = args.processes or settings.evaluation.processes
-    result = play(args.agent, scenarios, grid, processes=processes, json_path=args.json)
+    extras = Extras(args.scores, args.episodes, args.figure, args.figure_step)
+    (result,) = evaluate_all([args.agent], scenarios, grid, processes=processes, extras=extras)
+    if args.json:
+        result.save(args.json)
+    if args.parquet:
+        write_parquet([result], args.parquet)
     print(table([result], reference=result.agent).text())
-    if args.episode:
-        from ace_ray.evaluation.episodes import save_episode
-        from ace_ray.grid.scenario_sets import parse
-
-        first = parse(scenarios, grid).scenarios[0]
-        save_episode(args.agent, first, grid, args.episode, figure=args.figure, figure_step=args.figure_step)
-        print(f"episode: {args.episode}")
     return 0
 
 
 def compare(args: argparse.Namespace) -> int:
-    from ace_ray.evaluation.compare import compare as difference
+    from ace_ray.evaluation.compare import named_apart
     from ace_ray.evaluation.result import load
+    from ace_ray.evaluation.tables import table
 
-    found = difference(load(args.a), load(args.b))
-    print(found.text())
+    if len(args.results) < 2:
+        raise ConfigError("there is one result and nothing to compare it with", "name two or more")
+    found = named_apart([load(path) for path in args.results], [path.stem for path in args.results])
+    compared = table(found, reference=found[0].agent)
+    print(compared.markdown() if args.markdown else compared.text())
     if args.json:
-        _write(args.json, found.to_json())
+        rows = [one.to_json() for one in compared.comparisons]
+        _write(args.json, rows[0] if len(rows) == 1 else {"reference": compared.reference, "comparisons": rows})
     return 0
 
 

@@ -74,20 +74,23 @@ def flatten(tree: dict[str, Any], known: Collection[str], prefix: str = "") -> d
     return flat
 
 
-def load_settings(profiles: Sequence[Path | str] = (), overrides: Sequence[str] = ()) -> RunSettings:
+def load_settings(
+    profiles: Sequence[Path | str] = (), overrides: Sequence[str] = (), base: RunSettings | None = None
+) -> RunSettings:
     """Return the settings of a run.
 
     Args:
         profiles: YAML files; a later one overrides an earlier one key by key.
         overrides: `dotted.key=value`, the value read as YAML (`replay.capacity=1000`, `grid.data=null`). A last part
             that only one setting has may stand for the whole name (`refiner=off`).
+        base: What profiles and overrides change; None: the defaults.
 
     Raises:
         ConfigError: A file that is missing or not YAML, an unknown key, a value of the wrong type or out of bounds.
     """
-    values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
     known = list(leaves(RunSettings))
+    values: dict[str, Any] = flatten(base.model_dump(), known) if base else {}
+    origins: dict[str, str] = {}
     for profile in profiles:
         flat = flatten(_read(Path(profile)), known)
         for key, value in flat.items():

@@ -56,7 +56,12 @@ class EvaluationSettings(Settings):
 
     enabled: bool = Field(True, description="evaluate at the end of the run")
     scenarios: str = Field("test:16", description="scenario set, as for ace evaluate")
-    processes: int = Field(2, ge=1, description="evaluation processes")
+    processes: int = Field(
+        2,
+        ge=1,
+        description="evaluation processes, each with an environment; 1: in this process, without Ray",
+    )
+    scores: bool = Field(False, description="also the L2RPN scores, at the price of two more episodes a scenario")
 
 
 class RunSettings(Settings):

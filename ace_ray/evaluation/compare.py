@@ -1,8 +1,10 @@
-"""Paired comparison of two evaluations: differences episode by episode, B - A."""
+"""Paired comparison of evaluations: differences episode by episode, B - A."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -52,19 +54,6 @@ class Comparison:
             "in_sample": self.in_sample,
         }
 
-    def text(self) -> str:
-        """A few lines for the terminal."""
-        return "\n".join(
-            (
-                f"{self.b} - {self.a}, {self.episodes} paired episodes{' (in-sample injections)' * self.in_sample}",
-                f"  survival       {100 * self.survival.mean:+.1f} points  {points(self.survival)}",
-                f"  reward         {self.reward.mean:+.2f} an episode  {bounds(self.reward)}",
-                f"  full episodes  {self.full_episodes:+d}",
-                f"  survives longer in {self.better}, as long in {self.equal}, less long in {self.worse} episodes",
-                f"  95 % intervals over {self.survival.over}",
-            )
-        )
-
 
 def compare(a: Evaluation, b: Evaluation) -> Comparison:
     """B - A over the same scenarios.
@@ -98,6 +87,20 @@ def compare(a: Evaluation, b: Evaluation) -> Comparison:
         worse=int((steps < 0).sum()),
         in_sample=a.in_sample or b.in_sample,
     )
+
+
+def named_apart(evaluations: Sequence[Evaluation], names: Sequence[str]) -> list[Evaluation]:
+    """Evaluations whose agents all have names of their own: one that occurs twice gets the name of its file beside it.
+
+    Args:
+        evaluations: of any agents, such as one agent under two predicates.
+        names: what tells them apart, one an evaluation.
+    """
+    counts = Counter(one.agent for one in evaluations)
+    return [
+        one if counts[one.agent] == 1 else replace(one, agent=f"{one.agent} ({name})")
+        for one, name in zip(evaluations, names, strict=True)
+    ]
 
 
 def _pairs(a: Evaluation, b: Evaluation) -> list[tuple[Episode, Episode]]:

@@ -1,9 +1,10 @@
-"""Saves one episode as Grid2Op's `EpisodeData`, which its own tools read, and pictures of its decisions."""
+"""Saves episodes as Grid2Op's `EpisodeData`, which its own tools read, and pictures of their decisions."""
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -11,66 +12,40 @@ from typing import Any
 import numpy as np
 from grid2op.Episode import EpisodeData
 
-from ace_ray.agents import registry
 from ace_ray.agents.base import RuleAgent
 from ace_ray.config.errors import DataError
-from ace_ray.config.grid import GridSettings
 from ace_ray.evaluation.figures import action_figure
-from ace_ray.evaluation.play import Played, Watcher, play
-from ace_ray.grid.environment import make_env
+from ace_ray.evaluation.play import Played
 from ace_ray.grid.scenario import Scenario
 
 
-def save_episode(
-    agent: str,
-    scenario: Scenario,
-    settings: GridSettings,
-    folder: str | os.PathLike[str],
-    *,
-    figure: str | os.PathLike[str] | None = None,
-    figure_step: int | None = None,
-) -> Played:
-    """Plays one episode and writes it to `folder/<chronic>_seed<seed>_start<step>/`.
+def episode_folder(folder: str | os.PathLike[str], agent: str) -> Path:
+    """The folder of an agent's episodes: one a name, as grid2viz and `EpisodeData.list_episode` expect it."""
+    return Path(folder) / re.sub(r"[^\w.+@-]+", "_", agent).strip("_")
 
-    Read it with `EpisodeData.from_disk(folder, name)`. Its rewards are those of the settings (load/production - 0.9).
 
-    Args:
-        agent: see `ace_ray.agents.registry.make`.
-        scenario: what is played.
-        settings: of the grid.
-        folder: made where missing.
-        figure: where a picture (PNG) of the grid before and after one action is written, if anywhere.
-        figure_step: the environment step (0: the first) whose action is drawn; None: that of the first decision
-            that did something.
-
-    Raises:
-        DataError: `folder` holds this episode already, or a figure was asked for and there is no such action.
-    """
-    env = make_env(settings)
-    recorder = EpisodeRecorder(folder, scenario)
-    watchers = _Both(recorder, _Painter(figure, figure_step) if figure is not None else None)
-    try:
-        played = play(env, registry.make(agent, env, settings), scenario, settings, watchers)
-        recorder.finish(played)
-        if watchers.painter is not None and not watchers.painter.drawn:
-            wanted = "a decision that acts" if figure_step is None else f"an environment step {figure_step}"
-            raise DataError(f"the episode has no {wanted}, so no figure was written", "choose another step or scenario")
-        return played
-    finally:
-        env.close()
+def episode_name(scenario: Scenario) -> str:
+    """The name of a saved episode; whole episodes and capped ones of one scenario do not share a folder."""
+    cap = "" if scenario.max_steps is None else f"_steps{scenario.max_steps}"
+    return f"{scenario.chronic}_seed{scenario.env_seed}_start{scenario.start_step}{cap}"
 
 
 class EpisodeRecorder:
     """A watcher of `play` that fills an `EpisodeData` as Grid2Op's Runner does.
 
+    Read the episode with `EpisodeData.from_disk(folder, name)`. Its rewards are those of the settings.
+
     Args:
-        folder: agent folder in the sense of `EpisodeData`.
-        scenario: names the episode.
+        folder: agent folder in the sense of `EpisodeData`; made where missing.
+        scenario: names the episode (`episode_name`).
+
+    Raises:
+        DataError: `folder` holds this episode already.
     """
 
     def __init__(self, folder: str | os.PathLike[str], scenario: Scenario) -> None:
         self.folder = Path(folder)
-        self.name = f"{scenario.chronic}_seed{scenario.env_seed}_start{scenario.start_step}"
+        self.name = episode_name(scenario)
         self.scenario = scenario
         if (self.folder / self.name).exists():
             raise DataError(f"{self.folder / self.name} exists already", "choose another folder, or remove it")
@@ -132,8 +107,17 @@ class EpisodeRecorder:
         self.data.to_disk()
 
 
-class _Painter:
-    """Draws the grid before and after one action."""
+class Painter:
+    """A watcher of `play` that draws the grid before and after one action.
+
+    Args:
+        path: PNG to write.
+        step: the environment step (0: the first) whose action is drawn; None: that of the first decision that did
+            something.
+
+    Attributes:
+        drawn: whether there was such an action.
+    """
 
     def __init__(self, path: str | os.PathLike[str], step: int | None) -> None:
         self.path, self.wanted, self.drawn = path, step, False
@@ -156,19 +140,3 @@ class _Painter:
             words = [catalogue.describe(i) for i in self.agent.last_ids if i > 0]
         action_figure(self.env.grid_layout, before, action, after, self.path, described=words)
         self.drawn = True
-
-
-class _Both:
-    """Two watchers as one."""
-
-    def __init__(self, recorder: EpisodeRecorder, painter: _Painter | None) -> None:
-        self.painter = painter
-        self._each: list[Watcher] = [recorder] if painter is None else [recorder, painter]
-
-    def start(self, env: Any, agent: Any, observation: Any, length: int) -> None:
-        for one in self._each:
-            one.start(env, agent, observation, length)
-
-    def step(self, *step: Any) -> None:
-        for one in self._each:
-            one.step(*step)

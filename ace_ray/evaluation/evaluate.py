@@ -3,53 +3,44 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from ace_ray.agents import registry
+from ace_ray.config.errors import DataError
 from ace_ray.config.grid import GridSettings
-from ace_ray.evaluation.play import Played
-from ace_ray.evaluation.pool import Job, play_all
-from ace_ray.evaluation.result import Evaluation, percentiles
+from ace_ray.evaluation.episodes import episode_folder, episode_name
+from ace_ray.evaluation.player import EpisodeJob, Outcome, Playable, StatisticsJob
+from ace_ray.evaluation.pool import Pool
+from ace_ray.evaluation.result import Episode, Evaluation, percentiles
+from ace_ray.evaluation.scores import COSTS, Statistics, check_costs, statistics_file
 from ace_ray.grid.catalogue import Catalogue
 from ace_ray.grid.environment import make_env
+from ace_ray.grid.scenario import Scenario
 from ace_ray.grid.scenario_sets import ScenarioSet, parse
 
 VERSIONED = ("ace-ray", "grid2op", "lightsim2grid", "numpy", "torch")
 
 
-def evaluate(
-    agent: str,
-    scenarios: str | ScenarioSet,
-    settings: GridSettings,
-    *,
-    env: str | None = None,
-    data: str | None = None,
-    processes: int = 2,
-    json_path: str | os.PathLike[str] | None = None,
-    progress: bool = True,
-) -> Evaluation:
-    """Evaluates one agent; `ace evaluate --agent A --env E --data D --scenarios S --json FILE`.
+@dataclass(frozen=True)
+class Extras:
+    """What an evaluation may do beside playing.
 
-    Args:
-        agent: see `ace_ray.agents.registry.make`.
-        scenarios: `test:16`, `chronics=0,1;seeds=0-3`, … or a set already parsed.
-        settings: of the grid; `env` and `data` override theirs where given.
-        processes: worker processes; 1 plays in this one.
-        json_path: where the result is written as JSON.
-        progress: shows a progress bar on stderr.
-
-    Raises:
-        AceError: unknown agent, environment, data or scenarios, before any episode is played.
+    Attributes:
+        scores: folder of score statistics: the L2RPN scores are computed, and statistics that are missing made.
+        episodes: folder that gets every episode as Grid2Op's `EpisodeData`, one subfolder an agent.
+        figure: PNG of the grid before and after one action of the first episode of the first agent.
+        figure_step: environment step (0: the first) of that action; None: the first decision that did something.
     """
-    settings = settings.model_copy(update={k: v for k, v in (("env", env), ("data", data)) if v is not None})
-    result = evaluate_all([agent], scenarios, settings, processes=processes, progress=progress)[0]
-    if json_path is not None:
-        result.save(json_path)
-    return result
+
+    scores: Path | None = None
+    episodes: Path | None = None
+    figure: Path | None = None
+    figure_step: int | None = None
 
 
 def evaluate_all(
@@ -57,42 +48,113 @@ def evaluate_all(
     scenarios: str | ScenarioSet,
     settings: GridSettings | Sequence[GridSettings],
     *,
-    processes: int = 2,
+    processes: int,
     progress: bool = True,
+    extras: Extras = Extras(),
 ) -> list[Evaluation]:
-    """Evaluates several agents on the same scenarios over one pool of workers.
+    """Evaluates agents on the same scenarios over one pool of workers.
 
     Args:
         agents: see `ace_ray.agents.registry.make`.
-        scenarios: played by every agent.
-        settings: one for all, or one an agent (other predicates; environment and data must be the same).
-        processes, progress: as in `evaluate`.
+        scenarios: `test:16`, `chronics=0,1;seeds=0-3`, … or a set already parsed; played by every agent.
+        settings: of the grid; one for all, or one an agent (other predicates; environment and data must be the same).
+        processes: worker processes; 1 plays in this one.
+        progress: shows a progress bar on stderr.
+        extras: scores, saved episodes, a figure.
 
     Returns:
         One evaluation an agent, in their order.
+
+    Raises:
+        AceError: unknown agent, environment, data or scenarios, episodes that are saved already: all before any
+            episode is played. WorkerError and ResourceError as `Pool.run`.
     """
     each = [settings] * len(agents) if isinstance(settings, GridSettings) else list(settings)
     for agent in agents:
         registry.check(agent)
     chosen = parse(scenarios, each[0]) if isinstance(scenarios, str) else scenarios
-    # Scenario by scenario rather than agent by agent: a run that is cut short has pairs, and the workers stay even.
-    jobs: list[Job] = [(a, s, scenario) for scenario in chosen.scenarios for a, s in zip(agents, each, strict=True)]
-    played: list[Played | None] = [None] * len(jobs)
-    with tqdm(total=len(jobs), desc="evaluate", unit="episode", disable=not progress) as bar:
-        for index, one in play_all(jobs, processes):
-            played[index] = one
-            bar.update()
+    _check_new(agents, chosen, extras)
+    env = make_env(each[0])
+    if extras.scores:
+        check_costs(env, each[0])
+    catalogue = Catalogue.from_env(env).hash
+    env.close()
+    with Pool(processes) as pool:
+        statistics = _statistics(pool, chosen, each[0], extras.scores, progress) if extras.scores else {}
+        # Scenario by scenario rather than agent by agent: workers stay even.
+        jobs = [
+            _job(agent, each[i], scenario, extras, first=number == i == 0)
+            for number, scenario in enumerate(chosen.scenarios)
+            for i, agent in enumerate(agents)
+        ]
+        outcomes: list[Outcome] = _play(pool, jobs, "evaluate", progress)
+    if extras.figure and not outcomes[0].drawn:
+        step = extras.figure_step
+        wanted = "decision that acts" if step is None else f"environment step {step}"
+        raise DataError(
+            f"the first episode has no {wanted}, so no figure was written", "choose another step or scenario"
+        )
     name = scenarios if isinstance(scenarios, str) else chosen.split
-    catalogue = Catalogue.from_env(make_env(each[0])).hash
     return [
-        _collect(agent, each[i], chosen, name, catalogue, [p for p in played[i :: len(agents)] if p is not None])
+        _collect(agent, each[i], chosen, name, catalogue, outcomes[i :: len(agents)], statistics)
         for i, agent in enumerate(agents)
     ]
 
 
+def _check_new(agents: Sequence[str], chosen: ScenarioSet, extras: Extras) -> None:
+    if extras.episodes is None:
+        return
+    for agent in agents:
+        for scenario in chosen.scenarios:
+            path = episode_folder(extras.episodes, agent) / episode_name(scenario)
+            if path.exists():
+                raise DataError(f"{path} exists already", "choose another folder for the episodes, or remove it")
+
+
+def _job(agent: str, settings: GridSettings, scenario: Scenario, extras: Extras, first: bool) -> EpisodeJob:
+    return EpisodeJob(
+        agent,
+        settings,
+        scenario,
+        costs=extras.scores is not None,
+        record=episode_folder(extras.episodes, agent) if extras.episodes else None,
+        figure=extras.figure if first else None,
+        figure_step=extras.figure_step,
+    )
+
+
+def _statistics(
+    pool: Pool, chosen: ScenarioSet, settings: GridSettings, folder: Path, progress: bool
+) -> dict[Scenario, Statistics]:
+    """Score statistics of every scenario; those that the folder lacks are made and kept."""
+    missing = [one for one in chosen.scenarios if not statistics_file(folder, one).exists()]
+    made = _play(pool, [StatisticsJob(settings, one) for one in missing], "score statistics", progress)
+    for scenario, found in zip(missing, made, strict=True):
+        found.save(statistics_file(folder, scenario))
+    return {scenario: Statistics.load_from(statistics_file(folder, scenario)) for scenario in chosen.scenarios}
+
+
+def _play(pool: Pool, jobs: Sequence[Playable], what: str, progress: bool) -> list[Any]:
+    results: list[Any] = [None] * len(jobs)
+    with tqdm(total=len(jobs), desc=what, unit="episode", disable=not progress or not jobs) as bar:
+        for index, result in pool.run(jobs):
+            results[index] = result
+            bar.update()
+    return results
+
+
 def _collect(
-    agent: str, settings: GridSettings, chosen: ScenarioSet, name: str, catalogue: str, played: Sequence[Played]
+    agent: str,
+    settings: GridSettings,
+    chosen: ScenarioSet,
+    name: str,
+    catalogue: str,
+    outcomes: Sequence[Outcome],
+    statistics: dict[Scenario, Statistics],
 ) -> Evaluation:
+    episodes = [
+        _scored(outcome, statistics.get(scenario)) for scenario, outcome in zip(chosen.scenarios, outcomes, strict=True)
+    ]
     return Evaluation(
         agent=agent,
         env=settings.env,
@@ -101,13 +163,19 @@ def _collect(
         split=chosen.split,
         scenarios=name,
         in_sample=chosen.in_sample,
-        episodes=tuple(one.episode for one in played),
-        decision_ms=percentiles([second for one in played for second in one.decision_seconds]),
-        illegal_actions=sum(one.illegal_actions for one in played),
+        episodes=tuple(episodes),
+        decision_ms=percentiles([second for one in outcomes for second in one.played.decision_seconds]),
         catalogue=catalogue,
         settings=settings.model_dump(),
         versions=versions(),
     )
+
+
+def _scored(outcome: Outcome, statistics: Statistics | None) -> Episode:
+    if statistics is None or outcome.costs is None:
+        return outcome.played.episode
+    scores = {name: statistics.score(name, outcome.costs[name]) for name in COSTS}
+    return replace(outcome.played.episode, score_2020=scores["score_2020"], score_2022=scores["score_2022"])
 
 
 def versions() -> dict[str, str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ace_ray.agents.base import RuleAgent
 from ace_ray.config.grid import GridSettings
-from ace_ray.evaluation.result import Episode
+from ace_ray.evaluation.result import Episode, percentiles
 from ace_ray.grid.episode import is_blackout, is_refused, step_reward
 from ace_ray.grid.scenario import Scenario, episode_length, reset_to
 
@@ -27,15 +28,14 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Played:
-    """What one episode tells: its record, the wall time of its critical decisions, its illegal or void actions."""
+    """What one episode tells: its record, and the wall time of each critical decision."""
 
     episode: Episode
     decision_seconds: tuple[float, ...]
-    illegal_actions: int
     blackout: bool
 
 
-def play(env: Any, agent: Any, scenario: Scenario, settings: GridSettings, watcher: Watcher | None = None) -> Played:
+def play(env: Any, agent: Any, scenario: Scenario, settings: GridSettings, watchers: Sequence[Watcher] = ()) -> Played:
     """Plays `scenario` with `agent` to its end or a blackout.
 
     Decisions of our own agents are their critical states. An outside agent does not say which of its calls are
@@ -46,16 +46,16 @@ def play(env: Any, agent: Any, scenario: Scenario, settings: GridSettings, watch
         agent: a Grid2Op agent made for it.
         scenario: what to play.
         settings: reward and predicate.
-        watcher: sees each step.
+        watchers: see each step.
     """
     observation = reset_to(env, scenario)
     length = episode_length(env, scenario)
     agent.reset(observation)
     own = isinstance(agent, RuleAgent)
     earlier = len(agent.decision_seconds) if own else 0
-    if watcher is not None:
+    for watcher in watchers:
         watcher.start(env, agent, observation, length)
-    reward, total, steps, illegal, dead = 0.0, 0.0, 0, 0, False
+    reward, total, steps, acted, illegal, dead = 0.0, 0.0, 0, 0, 0, False
     timed: list[float] = []
     while steps < length and not dead:
         started = time.perf_counter()
@@ -68,12 +68,14 @@ def play(env: Any, agent: Any, scenario: Scenario, settings: GridSettings, watch
         dead = is_blackout(done, info, steps, length)
         reward = step_reward(after, dead, settings.reward)
         total += reward
+        acted += action.can_affect_something()
         illegal += refused(action, observation, after, info, dead)
-        if watcher is not None:
+        for watcher in watchers:
             watcher.step(steps, observation, action, after, reward, info, seconds)
         observation = after
     if own:
         timed = agent.decision_seconds[earlier:]
+    times = percentiles(timed)
     episode = Episode(
         chronic=scenario.chronic,
         env_seed=scenario.env_seed,
@@ -82,8 +84,12 @@ def play(env: Any, agent: Any, scenario: Scenario, settings: GridSettings, watch
         max_steps=length,
         decisions=len(timed),
         reward=total,
+        actions=acted,
+        illegal_actions=illegal,
+        decision_ms_p50=times["p50"],
+        decision_ms_p99=times["p99"],
     )
-    return Played(episode, tuple(timed), illegal, dead)
+    return Played(episode, tuple(timed), dead)
 
 
 def refused(action: Any, before: Any, after: Any, info: dict[str, Any], dead: bool) -> bool:

@@ -1,110 +1,138 @@
-"""Episodes on several processes: plain `spawn` workers, each with an environment of its own, no cluster needed.
-
-This module imports nothing heavy at its top: the thread counts of numeric libraries are read when those are first
-imported, and a worker sets them before.
-"""
+"""Jobs on several processes: Ray actors, each with an environment and agents of its own. One process needs no Ray."""
 
 from __future__ import annotations
 
+import logging
 import os
-import signal
-import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import Any, Self
 
-from ace_ray.config.errors import WorkerError
+import ray
+from ray.exceptions import RayActorError, RayTaskError
 
-if TYPE_CHECKING:
-    from ace_ray.config.grid import GridSettings
-    from ace_ray.evaluation.play import Played
-    from ace_ray.grid.scenario import Scenario
+from ace_ray.config.errors import ResourceError, WorkerError
+from ace_ray.evaluation.player import Playable, Player
 
-THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-Job = tuple[str, "GridSettings", "Scenario"]
-
-
-class Bench:
-    """What one process needs to play: environments and agents, made once and used again."""
-
-    def __init__(self) -> None:
-        self._envs: dict[str, Any] = {}
-        self._agents: dict[tuple[str, str], Any] = {}
-
-    def env(self, settings: GridSettings) -> Any:
-        """The environment of these settings."""
-        from ace_ray.grid.environment import make_env
-
-        key = settings.model_dump_json()
-        if key not in self._envs:
-            self._envs[key] = make_env(settings)
-        return self._envs[key]
-
-    def agent(self, spec: str, settings: GridSettings) -> Any:
-        """The agent `spec` in that environment."""
-        from ace_ray.agents import registry
-
-        key = (spec, settings.model_dump_json())
-        if key not in self._agents:
-            env = self.env(settings)
-            env.reset()  # after a blackout an environment has no grid that an engine could be made from
-            self._agents[key] = registry.make(spec, env, settings)
-        return self._agents[key]
-
-    def play(self, job: Job) -> Played:
-        """Plays one job."""
-        from ace_ray.evaluation.play import play
-
-        spec, settings, scenario = job
-        return play(self.env(settings), self.agent(spec, settings), scenario, settings)
+START_S = 300.0  # without a single worker: a busy machine takes a minute to import everything
+STORE_MB = 80  # results are a few kB; Ray takes no less
+IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
-_bench: Bench | None = None
+class Pool:
+    """Evaluation workers, started when the first jobs come. A context manager: leaving it ends them.
 
-
-def _start(path: list[str]) -> None:
-    """Runs once in each worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    sys.path[:] = path
-    for name in THREAD_COUNTS:
-        os.environ[name] = "1"
-
-
-def _play(job: Job) -> Played:
-    global _bench
-    _bench = _bench or Bench()
-    return _bench.play(job)
-
-
-def play_all(jobs: Sequence[Job], processes: int) -> Iterator[tuple[int, Played]]:
-    """Plays jobs `(agent, settings, scenario)` and yields `(index, Played)` as they end, in any order.
-
-    One process means this one.
+    It works in the Ray that this process is connected to, else in the cluster that RAY_ADDRESS or the submitted job
+    names, else in a local Ray of its own. The last one ends with this process whatever kills it: its head dies with
+    its parent, and workers die with their head.
 
     Args:
-        jobs: what to play; neighbours in the list should be of like length, the longest first.
-        processes: worker processes.
-
-    Raises:
-        WorkerError: a worker died (out of memory, killed). What an episode itself raises comes through as it is.
+        processes: workers at most; 1 plays in this process, without Ray.
     """
-    if processes <= 1 or len(jobs) <= 1:
-        bench = Bench()
-        for index, job in enumerate(jobs):
-            yield index, bench.play(job)
-        return
-    workers = min(processes, len(jobs))
-    executor = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start, initargs=(list(sys.path),))
+
+    def __init__(self, processes: int) -> None:
+        self.processes = processes
+        self._here: Player | None = None
+        self._workers: list[Any] = []
+        self._connected = False  # by this object, which then has to leave
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for worker in self._workers:
+            ray.kill(worker)
+        self._workers = []
+        if self._connected:
+            ray.shutdown()
+
+    def run(self, jobs: Sequence[Playable]) -> Iterator[tuple[int, Any]]:
+        """Does every job and yields `(its index, what it returned)` as they end, in any order.
+
+        Args:
+            jobs: the longest first, so that the last to end is a short one.
+
+        Raises:
+            WorkerError: a worker died (out of memory, killed), or none could be started. What a job itself raises
+                comes through as it is.
+            ResourceError: Ray does not start.
+        """
+        wanted = min(self.processes, len(jobs))
+        if wanted <= 1 and not self._workers:
+            self._here = self._here or Player()
+            for index, job in enumerate(jobs):
+                yield index, job.play(self._here)
+            return
+        if not ray.is_initialized():
+            _connect(self.processes)
+            self._connected = True
+        actor = ray.remote(_Worker).options(num_cpus=1, runtime_env={"env_vars": dict.fromkeys(THREADS, "1")})
+        self._workers += [actor.remote() for _ in range(wanted - len(self._workers))]
+        yield from self._share(jobs)
+
+    def _share(self, jobs: Sequence[Playable]) -> Iterator[tuple[int, Any]]:
+        """Gives the next job to whoever is free; a worker that the cluster has no CPU for gets none and harms none."""
+        waiting = deque(enumerate(jobs))
+        left = len(jobs)
+        busy: dict[Any, tuple[int, Any]] = {worker.ready.remote(): (-1, worker) for worker in self._workers}
+        timeout: float | None = START_S
+        while left:
+            done, _ = ray.wait(list(busy), timeout=timeout)
+            if not done:
+                raise WorkerError(
+                    f"no evaluation worker has started within {START_S:.0f} s: no CPU is free",
+                    "wait for other work on the cluster to end, or set evaluation.processes=1",
+                )
+            timeout = None
+            index, worker = busy.pop(done[0])
+            result = self._result(done[0])
+            if waiting:
+                following, job = waiting.popleft()
+                busy[worker.play.remote(job)] = (following, worker)
+            if index >= 0:
+                left -= 1
+                yield index, result
+
+    def _result(self, reference: Any) -> Any:
+        try:
+            return ray.get(reference)
+        except RayTaskError as error:
+            raise error.cause from None
+        except RayActorError as error:
+            raise WorkerError(
+                f"an evaluation worker (one of {len(self._workers)}) died: {str(error).splitlines()[0]}",
+                "look for the out-of-memory killer in the system log; lower evaluation.processes",
+            ) from error
+
+
+class _Worker:
+    """The actor."""
+
+    def __init__(self) -> None:
+        self.player = Player()
+
+    def ready(self) -> None:
+        """Returns once the process is there."""
+
+    def play(self, job: Playable) -> Any:
+        return job.play(self.player)
+
+
+def _connect(processes: int) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
-        futures: dict[Future[Played], int] = {executor.submit(_play, job): i for i, job in enumerate(jobs)}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BrokenProcessPool as error:
-        raise WorkerError(
-            f"an evaluation worker ({workers} processes on this machine) died: {error}",
-            "look for the out-of-memory killer in the system log; lower evaluation.processes",
-        ) from error
-    finally:
-        executor.shutdown(wait=False, cancel_futures=True)
+        if IN_A_JOB in os.environ or os.environ.get("RAY_ADDRESS"):
+            ray.init(address="auto", **quiet)
+            return
+        os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own is 15
+        ray.init(
+            address="local",
+            num_cpus=processes,
+            include_dashboard=False,
+            object_store_memory=STORE_MB << 20,
+            **quiet,
+        )
+    except Exception as error:  # Ray raises bare Exceptions here
+        raise ResourceError(f"Ray does not start for the evaluation: {error}", "set evaluation.processes=1") from error

@@ -107,12 +107,13 @@ def _evaluation(table: Mapping[str, Any] | None) -> list[str]:
             _range(one["survival"]["ci95"], 100, "{:.1f}"),
             f"{one['full_episodes']}/{len(one['episodes'])}",
             f"{one['reward']['mean']:.2f}",
+            f"{one['actions']['mean']:.1f}",
             _milliseconds(one["decision_ms"]),
             one["illegal_actions"],
         )
         for one in agents
     ]
-    head = ("agent", "survival", "95 % interval", "full", "reward", "decision p50 / p99", "illegal")
+    head = ("agent", "survival", "95 % interval", "full", "reward", "actions", "decision p50 / p99", "illegal")
     parts += [_table(head, rows)]
     marks = [(one["agent"], 100 * one["survival"]["mean"], _scaled(one["survival"]["ci95"])) for one in agents]
     parts += [f"<div class=charts>{intervals('Survival, % of steps', marks)}"]
@@ -121,7 +122,7 @@ def _evaluation(table: Mapping[str, Any] | None) -> list[str]:
         for one in comparisons
     ]
     parts += [f"{intervals('Paired difference of survival, points', marks, zero=True) if marks else ''}</div>"]
-    rows = [
+    pairs = [
         (
             f"{one['b']} - {one['a']}",
             f"{100 * one['survival']['difference']:+.1f}",
@@ -133,9 +134,17 @@ def _evaluation(table: Mapping[str, Any] | None) -> list[str]:
         )
         for one in comparisons
     ]
-    head = ("paired", "survival, points", "95 % interval", "contains 0", "full", "longer / equal / shorter", "reward")
+    head_pairs = (
+        "paired",
+        "survival, points",
+        "95 % interval",
+        "contains 0",
+        "full",
+        "longer / equal / shorter",
+        "reward",
+    )
     notes = "".join(f"<li>{escape(note)}" for note in table["notes"])
-    parts += [_table(head, rows), f"<ul class=quiet>{notes}</ul>", _episodes(agents)]
+    parts += [_table(head_pairs, pairs), f"<ul class=quiet>{notes}</ul>", _episodes(agents)]
     return parts
 
 

@@ -1,10 +1,7 @@
 """The result of an evaluation, and its JSON form (`ace evaluate --json`).
 
-The keys are stable: `agent env predicate survival{mean,ci95} reward{mean} full_episodes
-episodes[{chronic,env_seed,start_step,steps,max_steps,decisions,reward}] decision_ms{p50,p99} illegal_actions`, and
-beside them `data split scenarios in_sample intervals catalogue settings versions`. Units: survival is a share (0 to 1),
-reward a sum of step rewards, decision_ms milliseconds (null without any decision), steps and max_steps environment
-steps.
+The keys are stable; docs/json.md lists them. Units: survival is a share (0 to 1), reward a sum of step rewards,
+decision_ms milliseconds (null without any decision), steps and max_steps environment steps.
 """
 
 from __future__ import annotations
@@ -21,6 +18,9 @@ import numpy as np
 from ace_ray.config.errors import DataError
 from ace_ray.evaluation.statistics import Interval, interval
 
+SCORES = ("score_2020", "score_2022")
+DERIVED = ("survival", "reward", "full_episodes", "illegal_actions", "actions", "scores", "intervals", "episodes")
+
 
 @dataclass(frozen=True)
 class Episode:
@@ -32,6 +32,11 @@ class Episode:
         max_steps: steps that the scenario holds.
         decisions: critical decisions (outside agents: steps with max rho over the predicate's limit).
         reward: sum of step rewards.
+        actions: steps whose action was meant to change something.
+        illegal_actions: those of them that were illegal, ambiguous, or changed nothing.
+        decision_ms_p50, decision_ms_p99: wall time of its critical decisions in ms, None without any; no part of what
+            makes two episodes equal.
+        score_2020, score_2022: L2RPN scores (see `scores`), None where they were not asked for.
     """
 
     chronic: str
@@ -41,6 +46,12 @@ class Episode:
     max_steps: int
     decisions: int
     reward: float
+    actions: int
+    illegal_actions: int
+    decision_ms_p50: float | None = field(default=None, compare=False)
+    decision_ms_p99: float | None = field(default=None, compare=False)
+    score_2020: float | None = None
+    score_2022: float | None = None
 
     @property
     def scenario(self) -> tuple[str, int, int, int]:
@@ -62,7 +73,6 @@ class Evaluation:
         in_sample: True when training may have seen these injections.
         episodes: in the order of the scenario set.
         decision_ms: wall time of critical decisions in ms, percentiles `p50` and `p99`, None without any decision.
-        illegal_actions: steps whose action was illegal, ambiguous, or meant to change something and changed nothing.
         catalogue: hash of the action catalogue. settings: of the grid. versions: of the packages that matter.
     """
 
@@ -75,7 +85,6 @@ class Evaluation:
     in_sample: bool
     episodes: tuple[Episode, ...]
     decision_ms: Mapping[str, float | None]
-    illegal_actions: int
     catalogue: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -100,9 +109,30 @@ class Evaluation:
         """Episodes that were survived to their end."""
         return sum(episode.steps == episode.max_steps for episode in self.episodes)
 
+    @property
+    def actions(self) -> float:
+        """Mean number of acting steps an episode."""
+        return float(np.mean([episode.actions for episode in self.episodes]))
+
+    @property
+    def illegal_actions(self) -> int:
+        """Illegal, ambiguous or void actions of all episodes."""
+        return sum(episode.illegal_actions for episode in self.episodes)
+
+    @property
+    def scores(self) -> dict[str, Interval] | None:
+        """Mean L2RPN scores with their intervals, None where they were not asked for."""
+        found: dict[str, Interval] = {}
+        for name in SCORES:
+            values = [value for episode in self.episodes if (value := getattr(episode, name)) is not None]
+            if len(values) < len(self.episodes):
+                return None
+            found[name] = interval(values, self.chronics)
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """The documented form."""
-        survival = self.survival
+        survival, scores = self.survival, self.scores
         return {
             "agent": self.agent,
             "env": self.env,
@@ -113,6 +143,8 @@ class Evaluation:
             "episodes": [asdict(episode) for episode in self.episodes],
             "decision_ms": dict(self.decision_ms),
             "illegal_actions": self.illegal_actions,
+            "actions": {"mean": self.actions},
+            "scores": scores and {name: {"mean": one.mean, "ci95": one.ci95} for name, one in scores.items()},
             "data": self.data,
             "split": self.split,
             "scenarios": self.scenarios,
@@ -126,8 +158,7 @@ class Evaluation:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Evaluation:
         """The inverse of `to_json`; what follows from the episodes is computed anew."""
-        derived = ("survival", "reward", "full_episodes", "intervals", "episodes")
-        rest = {key: value for key, value in row.items() if key not in derived}
+        rest = {key: value for key, value in row.items() if key not in DERIVED}
         return cls(**rest, episodes=tuple(Episode(**episode) for episode in row["episodes"]))
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -1,4 +1,4 @@
-"""The table of agents that ends `make train`: as text, Markdown and JSON, from the same rows."""
+"""The table of agents that ends `make train` and that `ace compare` prints: as text, Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ace_ray.evaluation.compare import Comparison, bounds, compare, points
-from ace_ray.evaluation.result import Evaluation
+from ace_ray.evaluation.result import SCORES, Evaluation
+from ace_ray.evaluation.scores import QUIRK
 
-HEAD = ("agent", "survival %", "95 % interval", "full", "reward", "decision ms p50 / p99", "illegal")
+HEAD = ("agent", "survival %", "95 % interval", "full", "reward", "actions", "decision ms p50 / p99", "illegal")
+HEAD_SCORES = ("score 2020", "score 2022")
 HEAD_PAIRED = ("paired difference", "survival, points", "95 % interval", "full", "longer / equal / shorter", "reward")
 
 
@@ -32,14 +34,14 @@ class Table:
 
     def text(self) -> str:
         """Aligned columns for a terminal."""
-        parts = [_aligned((HEAD, *self._rows()))]
+        parts = [_aligned(self._rows())]
         if self.comparisons:
             parts.append(_aligned((HEAD_PAIRED, *self._paired_rows())))
         return "\n\n".join([*parts, "\n".join(self.notes())])
 
     def markdown(self) -> str:
         """The same in Markdown."""
-        parts = [_markdown((HEAD, *self._rows()))]
+        parts = [_markdown(self._rows())]
         if self.comparisons:
             parts.append(_markdown((HEAD_PAIRED, *self._paired_rows())))
         return "\n\n".join([*parts, "\n".join(f"- {note}" for note in self.notes())]) + "\n"
@@ -72,11 +74,13 @@ class Table:
             f"Critical states: {_predicates(self.evaluations)}.",
             "survival: mean share of a scenario's steps survived. reward: mean over episodes of the sum of "
             "load/production - 0.9, -1 at a blackout. decision ms: wall time of a critical decision, candidates "
-            "included.",
+            "included. actions: mean number of acting steps an episode.",
             f"95 % intervals resample {over}." if first.survival.ci95 is not None else f"95 % intervals: {over}.",
         ]
         if first.in_sample:
             found.append("in-sample injections: training has seen these chronics, with other environment seeds.")
+        if any(one.scores for one in self.evaluations):
+            found.append(QUIRK)
         for one in self.comparisons:
             if one.survival.contains_zero:
                 found.append(f"{one.b} - {one.a}: the interval contains 0, so this shows no difference in survival.")
@@ -85,9 +89,10 @@ class Table:
         return found
 
     def _rows(self) -> list[tuple[str, ...]]:
-        rows: list[tuple[str, ...]] = []
+        scored = any(one.scores for one in self.evaluations)
+        rows: list[tuple[str, ...]] = [HEAD + HEAD_SCORES * scored]
         for one in self.evaluations:
-            survival, ms = one.survival, one.decision_ms
+            survival, ms, scores = one.survival, one.decision_ms, one.scores
             low_high = "-" if survival.ci95 is None else "{:.1f} to {:.1f}".format(*(100 * v for v in survival.ci95))
             rows.append(
                 (
@@ -96,8 +101,10 @@ class Table:
                     low_high,
                     f"{one.full_episodes}/{len(one.episodes)}",
                     f"{one.reward:.2f}",
+                    f"{one.actions:.1f}",
                     "-" if ms["p50"] is None else f"{ms['p50']:.0f} / {ms['p99']:.0f}",
                     str(one.illegal_actions),
+                    *(("-" if scores is None else f"{scores[name].mean:.1f}") for name in SCORES if scored),
                 )
             )
         return rows

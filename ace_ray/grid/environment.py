@@ -25,15 +25,16 @@ _MULTIMIX = ".multimix"
 def environment_folder(name: str) -> Path:
     """The folder of an environment: a path, one inside the grid2op package, or one downloaded earlier.
 
+    One mix of a set of mixes is named like a subfolder: `l2rpn_neurips_2020_track2/x1`.
+
     Raises:
         DataError: No such environment on this machine; the message says how to download it.
     """
     if os.path.isdir(name):
         folder = Path(name).resolve()
-    elif name in TEST_DEV_ENVS:
-        folder = Path(TEST_DEV_ENVS[name])
     else:
-        folder = Path(DEFAULT_PATH_DATA) / name
+        whole, _, mix = name.partition("/")
+        folder = Path(TEST_DEV_ENVS.get(whole, os.path.join(DEFAULT_PATH_DATA, whole))) / mix
     if not (folder / "grid.json").exists() and not (folder / _MULTIMIX).exists():
         raise DataError(
             f"environment '{name}' is neither inside the grid2op package nor in {DEFAULT_PATH_DATA}",
@@ -44,7 +45,7 @@ def environment_folder(name: str) -> Path:
         mixes = sorted(p.name for p in folder.iterdir() if p.is_dir())
         raise DataError(
             f"environment '{name}' is a set of mixes, of which one must be chosen",
-            f"set grid.env to the folder of one mix: {', '.join(str(folder / mix) for mix in mixes)}",
+            f"set grid.env to one mix: {', '.join(f'{name}/{mix}' for mix in mixes)}",
         )
     return folder
 
@@ -55,11 +56,15 @@ def data_set(settings: GridSettings) -> DataSet:
     return open_data(str(folder), data_id(settings.env, settings.data))
 
 
-def make_env(settings: GridSettings) -> Any:
+def make_env(settings: GridSettings, own_reward: bool = False) -> Any:
     """Build the environment: real rules, opponent and maintenance; forecasts on, so that `obs.simulate` works.
 
     Grid2Op's own reward is switched off (`ConstantReward`): the decision environment computes the reward of
     `RewardSettings` from observations. Nothing is written anywhere.
+
+    Args:
+        settings: Environment, data, size of the cache.
+        own_reward: Leave the environment's own reward on, for agents of Grid2Op that follow it.
 
     Returns:
         A `grid2op.Environment`, with its data set in `env.ace_data` and its settings name in `env.ace_name`.
@@ -71,6 +76,8 @@ def make_env(settings: GridSettings) -> Any:
     data = open_data(str(folder), data_id(settings.env, settings.data))
     reserve_cache(settings.cache_mb)
     options: dict[str, Any] = {"chronics_path": data.path}
+    if not own_reward:
+        options["reward_class"] = ConstantReward
     if _reads_files(folder):
         options["chronics_class"] = CachedMultifolder
     try:
@@ -80,7 +87,6 @@ def make_env(settings: GridSettings) -> Any:
                 str(folder),
                 test=True,
                 backend=LightSimBackend(),
-                reward_class=ConstantReward,
                 **options,
             )
     except Grid2OpException as error:

@@ -163,4 +163,4 @@ def test_an_outside_agent_is_loaded_from_a_submission_folder(env, grid_settings,
     agent = registry.make(f"{folder}:make_agent", env, grid_settings)
     assert Path(agent.path) == folder
     played = play(env, agent, Scenario(grid_settings.env, "shipped", "Scenario_august_dummy", 3, 0, 20), grid_settings)
-    assert played.episode.steps == 20 and played.illegal_actions == 0
+    assert played.episode.steps == 20 and played.episode.illegal_actions == 0

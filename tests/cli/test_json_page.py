@@ -20,9 +20,9 @@ def documented(section: str) -> list[str]:
 
 
 def evaluation(agent: str, steps: int) -> Evaluation:
-    episodes = tuple(Episode(str(i), i, 0, steps, 10, 3, 1.0) for i in range(4))
+    episodes = tuple(Episode(str(i), i, 0, steps, 10, 3, 1.0, 2, 0) for i in range(4))
     times: dict[str, float | None] = {"p50": 1.0, "p99": 2.0}
-    return Evaluation(agent, "env", "both", "data", "test", "test:4", False, episodes, times, 0)
+    return Evaluation(agent, "env", "both", "data", "test", "test:4", False, episodes, times)
 
 
 def test_evaluate() -> None:

@@ -1,11 +1,16 @@
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from ace_ray.cli import main
 from ace_ray.config.errors import DataError, GridMismatchError
-from ace_ray.evaluation.compare import compare
-from ace_ray.evaluation.result import load, percentiles
+from ace_ray.evaluation.compare import compare, named_apart
+from ace_ray.evaluation.result import Evaluation, load, percentiles
+from ace_ray.evaluation.rows import SCHEMA, write_parquet
 from ace_ray.evaluation.statistics import OVER_SEEDS
 from ace_ray.evaluation.tables import table
 
@@ -16,6 +21,7 @@ pytestmark = pytest.mark.unit
 ISSUE_KEYS = ["agent", "env", "predicate", "survival", "reward", "full_episodes", "episodes", "decision_ms"]
 ISSUE_KEYS.append("illegal_actions")
 EPISODE_KEYS = ["chronic", "env_seed", "start_step", "steps", "max_steps", "decisions", "reward"]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_json_has_the_documented_keys_and_reads_back(tmp_path):
@@ -24,7 +30,7 @@ def test_json_has_the_documented_keys_and_reads_back(tmp_path):
     row = json.loads((tmp_path / "a" / "greedy.json").read_text())
     assert list(row)[: len(ISSUE_KEYS)] == ISSUE_KEYS
     assert list(row["survival"]) == ["mean", "ci95"] and list(row["reward"]) == ["mean"]
-    assert [list(episode) for episode in row["episodes"]] == [EPISODE_KEYS] * 4
+    assert [list(episode)[: len(EPISODE_KEYS)] for episode in row["episodes"]] == [EPISODE_KEYS] * 4
     assert list(row["decision_ms"]) == ["p50", "p99"]
     assert row["survival"]["mean"] == pytest.approx(0.625) and row["full_episodes"] == 1
     assert load(tmp_path / "a" / "greedy.json") == one
@@ -44,7 +50,6 @@ def test_differences_are_b_minus_a_over_pairs_whatever_the_order():
     assert found.full_episodes == -1
     assert found.survival.low <= 0.0625 <= found.survival.high
     assert compare(b, a).survival.mean == pytest.approx(-0.0625)
-    assert "b - a" in found.text() and "+6.2 points" in found.text()
 
 
 def test_pairing_narrows_the_interval():
@@ -86,6 +91,59 @@ def test_a_file_that_is_no_evaluation_is_named(tmp_path):
         load(tmp_path / "x.json")
     with pytest.raises(DataError, match="does not exist"):
         load(tmp_path / "y.json")
+
+
+def test_two_results_of_one_agent_are_told_apart_by_their_files():
+    both, overloaded = evaluation("greedy", [50, 60]), evaluation("greedy", [40, 60], predicate="overloaded")
+    named = named_apart([both, overloaded, evaluation("reconnect", [10, 20])], ["a", "b", "c"])
+    assert [one.agent for one in named] == ["greedy (a)", "greedy (b)", "reconnect"]
+    found = table(named, reference="greedy (a)")
+    assert [one.b for one in found.comparisons] == ["greedy (b)", "reconnect"]
+
+
+def test_any_number_of_results_is_compared_with_the_first(tmp_path, capsys):
+    steps = {"a": [10, 20, 30, 40], "b": [20, 30, 40, 50], "c": [10, 20, 30, 40]}
+    paths = [str(tmp_path / f"{name}.json") for name in steps]
+    for path, (name, values) in zip(paths, steps.items(), strict=True):
+        evaluation(name, values).save(path)
+    assert main(["compare", *paths, "--markdown", "--json", str(tmp_path / "all.json")]) == 0
+    told = capsys.readouterr().out
+    assert "| b - a | +10.0 |" in told and "| c - a | +0.0 |" in told and "shows no difference" in told
+    found = json.loads((tmp_path / "all.json").read_text())
+    assert found["reference"] == "a" and [one["b"] for one in found["comparisons"]] == ["b", "c"]
+    assert main(["compare", *paths[:2], "--json", str(tmp_path / "two.json")]) == 0
+    assert json.loads((tmp_path / "two.json").read_text()) == found["comparisons"][0]
+    evaluation("d", [1, 2, 3]).save(tmp_path / "d.json")
+    assert main(["compare", *paths, str(tmp_path / "d.json")]) == 2
+    assert "same --scenarios" in capsys.readouterr().err
+    assert main(["compare", paths[0]]) == 2
+
+
+def test_episodes_are_rows_of_a_parquet_file_as_documented(tmp_path):
+    scored = evaluation("greedy", [100, 50])
+    scored = replace(scored, episodes=tuple(replace(e, score_2020=1.5, score_2022=2.5) for e in scored.episodes))
+    write_parquet([scored, evaluation("reconnect", [30, 40])], tmp_path / "new" / "x.parquet")
+    found = pq.read_table(tmp_path / "new" / "x.parquet")
+    assert found.schema.equals(SCHEMA)
+    rows = found.to_pylist()
+    assert [row["agent"] for row in rows] == ["greedy", "greedy", "reconnect", "reconnect"]
+    assert (rows[0]["survival"], rows[0]["full"], rows[1]["full"]) == (1.0, True, False)
+    assert (rows[1]["score_2022"], rows[2]["score_2022"]) == (2.5, None)
+    assert rows[3] | {"chronic": "week_1", "env_seed": 501, "steps": 40, "actions": 8} == rows[3]
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \| `", page, flags=re.MULTILINE) == SCHEMA.names
+
+
+def test_scores_are_means_with_intervals_and_their_quirk_is_told():
+    plain = evaluation("greedy", [100, 50, 20, 30])
+    episodes = tuple(replace(e, score_2020=float(e.steps), score_2022=0.0) for e in plain.episodes)
+    scored = replace(plain, agent="scored", episodes=episodes)
+    assert plain.scores is None and plain.to_json()["scores"] is None
+    assert scored.to_json()["scores"]["score_2020"]["mean"] == pytest.approx(50.0)
+    assert Evaluation.from_json(scored.to_json()) == scored
+    text = table([plain, scored]).text()
+    assert "score 2022" in text and "50.0" in text and "losses as 0" in text
+    assert "score" not in table([plain]).text()
 
 
 def test_table_says_where_an_interval_contains_zero(tmp_path):

@@ -1,4 +1,3 @@
-import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -7,10 +6,8 @@ from grid2op.Agent import BaseAgent
 from grid2op.Episode import EpisodeData
 
 from ace_ray.agents.baseline import DoNothing
-from ace_ray.config.errors import AceError, ConfigError, DataError, WorkerError
-from ace_ray.evaluation import pool
-from ace_ray.evaluation.episodes import save_episode
-from ace_ray.evaluation.evaluate import evaluate, evaluate_all
+from ace_ray.config.errors import AceError, ConfigError, DataError
+from ace_ray.evaluation.evaluate import Extras, evaluate_all
 from ace_ray.evaluation.play import play, refused
 from ace_ray.evaluation.result import load
 from ace_ray.grid.engine import DecisionEngine
@@ -54,7 +51,7 @@ def test_a_full_episode_has_all_steps_and_the_sum_of_step_rewards(env, nothing, 
         obs = env.step(env.action_space())[0]
         total += float(obs.load_p.sum() / obs.gen_p.sum()) - 0.9
     assert played.episode.reward == pytest.approx(total, abs=1e-6)
-    assert played.episode.decisions == 0 and played.illegal_actions == 0
+    assert played.episode.decisions == 0 and played.episode.illegal_actions == 0
 
 
 def test_a_start_step_shortens_the_episode_and_it_still_ends_in_full(env, nothing, grid_settings):
@@ -83,7 +80,7 @@ def test_illegal_ambiguous_and_void_actions_are_counted(env, grid_settings):
     assert obs.line_status[3]
     for action, count in ((present, 1), (illegal, 1), (ambiguous, 1), (fine, 0)):
         played = play(env, Scripted(space, 1, action), scenario(max_steps=4), grid_settings)
-        assert played.illegal_actions == count, action
+        assert played.episode.illegal_actions == count, action
 
 
 def test_an_action_undone_in_its_own_step_is_void(env):
@@ -103,23 +100,18 @@ def test_decisions_of_an_outside_agent_are_its_calls_in_overloads(env, grid_sett
     assert play(env, agent, scenario(max_steps=6), grid_settings).episode.decisions == 0
 
 
-def test_evaluates_in_parallel_as_in_one_process(grid_settings):
-    agents = ["do-nothing", "greedy"]
-    parallel = evaluate_all(agents, SHORT, grid_settings, processes=2, progress=False)
-    alone = evaluate_all(agents, SHORT, grid_settings, processes=1, progress=False)
-    assert [one.agent for one in parallel] == agents
-    assert [one.episodes for one in parallel] == [one.episodes for one in alone]
-    assert len(parallel[0].episodes) == 2 and parallel[1].decision_ms["p50"] > 0
-    assert parallel[1].in_sample  # chronic 0 of the shipped data is the one that training sees
-    assert parallel[1].catalogue and parallel[1].versions["grid2op"] and parallel[1].predicate == "both"
-
-
-def test_env_and_data_may_be_given_beside_the_settings_and_the_result_is_written(grid_settings, tmp_path):
-    other = grid_settings.model_copy(update={"data": None})
-    path = tmp_path / "x.json"
-    found = evaluate("do-nothing", SHORT, other, data="shipped", processes=1, json_path=path, progress=False)
-    assert found.data == "shipped" and found.episodes[0].chronic == "Scenario_august_dummy"
-    assert load(path) == found
+def test_agents_play_the_same_scenarios_and_the_result_is_kept(grid_settings, tmp_path):
+    found = evaluate_all(["do-nothing", "greedy"], SHORT, grid_settings, processes=1, progress=False)
+    assert [one.agent for one in found] == ["do-nothing", "greedy"]
+    assert [[e.scenario for e in one.episodes] for one in found] == [
+        [("Scenario_august_dummy", seed, 0, 30) for seed in (0, 1)]
+    ] * 2
+    nothing, greedy = found
+    assert nothing.actions == 0 and nothing.decision_ms["p50"] is None and greedy.decision_ms["p50"] > 0
+    assert greedy.in_sample  # chronic 0 of the shipped data is the one that training sees
+    assert greedy.catalogue and greedy.versions["grid2op"] and greedy.predicate == "both" and greedy.data == "shipped"
+    greedy.save(tmp_path / "x.json")
+    assert load(tmp_path / "x.json") == greedy
 
 
 @pytest.mark.parametrize(
@@ -127,53 +119,33 @@ def test_env_and_data_may_be_given_beside_the_settings_and_the_result_is_written
     [("greedier", SHORT, ConfigError), ("policy:no_run", SHORT, AceError), ("greedy", "week:1", AceError)],
 )
 def test_bad_input_is_named_before_any_work(agent, scenarios, error, grid_settings, monkeypatch):
-    monkeypatch.setattr("ace_ray.evaluation.evaluate.play_all", lambda *_: pytest.fail("work was started"))
+    monkeypatch.setattr("ace_ray.evaluation.pool.Pool.run", lambda *_: pytest.fail("work was started"))
     with pytest.raises(error) as caught:
-        evaluate(agent, scenarios, grid_settings, progress=False)
+        evaluate_all([agent], scenarios, grid_settings, processes=1, progress=False)
     assert caught.value.remedy
 
 
-def test_a_worker_that_dies_is_an_error_with_its_role(grid_settings, tmp_path):
-    folder = tmp_path / "deadly_submission"
-    folder.mkdir()
-    (folder / "__init__.py").write_text("import os\ndef make_agent(env, path):\n    os._exit(9)\n")
-    with pytest.raises(WorkerError, match="evaluation worker"):
-        evaluate(f"{folder}:make_agent", SHORT, grid_settings, processes=2, progress=False)
-
-
-def test_an_error_inside_a_worker_keeps_its_words_on_the_way_back(grid_settings):
-    jobs = [("greedy", grid_settings, scenario(chronic="no_such_week"))]
-    with pytest.raises(DataError, match="no_such_week") as caught:
-        list(pool.play_all(jobs, 1))
-    back = pickle.loads(pickle.dumps(caught.value))  # as multiprocessing sends it
-    assert (back.problem, back.remedy) == (caught.value.problem, caught.value.remedy) and back.remedy
-
-
-def test_an_episode_is_saved_as_episode_data_with_a_picture(env, grid_settings, tmp_path):
-    short = scenario(max_steps=12)
-    played = save_episode("greedy", short, grid_settings, tmp_path / "agent", figure=tmp_path / "step.png")
-    ((folder, name),) = EpisodeData.list_episode(str(tmp_path / "agent"))
-    data = EpisodeData.from_disk(folder, name)
-    assert name == "Scenario_august_dummy_seed3_start0"
+def test_every_episode_is_saved_as_episode_data_with_a_picture_of_the_first(env, grid_settings, tmp_path):
+    extras = Extras(episodes=tmp_path / "saved", figure=tmp_path / "step.png")
+    short = "chronics=0;seeds=3-4;steps=12"
+    (found,) = evaluate_all(["greedy"], short, grid_settings, processes=1, progress=False, extras=extras)
+    saved = EpisodeData.list_episode(str(tmp_path / "saved" / "greedy"))
+    assert [name for _, name in saved] == [f"Scenario_august_dummy_seed{seed}_start0_steps12" for seed in (3, 4)]
+    data = EpisodeData.from_disk(*saved[0])
     assert int(data.meta["nb_timestep_played"]) == 12 and len(data.actions) == 12 and len(data.observations) == 13
-    assert np.nansum(data.rewards) == pytest.approx(played.episode.reward, abs=1e-4)
-    assert any(action.can_affect_something() for action in data.actions)
-    obs = reset_to(env, short)
+    assert np.nansum(data.rewards) == pytest.approx(found.episodes[0].reward, abs=1e-4)
+    acting = [action.can_affect_something() for action in data.actions]
+    assert any(acting) and sum(acting) == found.episodes[0].actions
+    obs = reset_to(env, scenario(max_steps=12))
     for i in range(12):
         assert np.allclose(data.observations[i].rho, obs.rho, atol=1e-6)
         obs = env.step(data.actions[i])[0]
     assert (tmp_path / "step.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     with pytest.raises(DataError, match="exists already"):
-        save_episode("greedy", short, grid_settings, tmp_path / "agent")
+        evaluate_all(["greedy"], short, grid_settings, processes=1, progress=False, extras=extras)
 
 
 def test_a_figure_of_a_step_that_is_not_there_is_an_error(grid_settings, tmp_path):
-    with pytest.raises(DataError, match="no environment step 50|step 50"):
-        save_episode(
-            "do-nothing",
-            scenario(max_steps=3),
-            grid_settings,
-            tmp_path / "agent",
-            figure=tmp_path / "x.png",
-            figure_step=50,
-        )
+    extras = Extras(figure=tmp_path / "x.png", figure_step=50)
+    with pytest.raises(DataError, match="no environment step 50"):
+        evaluate_all(["do-nothing"], "chronics=0;seeds=3;steps=3", grid_settings, processes=1, extras=extras)
