@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from grid2op.Agent import BaseAgent, DoNothingAgent, RecoPowerlineAgent
@@ -125,7 +126,7 @@ class Statistics:
                     found["load"],
                     float(found["dearest"]),
                 )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise DataError(
                 f"{path} holds no score statistics: {error!r}", "remove the file: it is made anew"
             ) from error
