@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,31 @@ class Fate:
         """The inverse of `to_json`."""
         survived, steps, ret, span = row
         return cls(bool(survived), int(steps), float(ret), float(span))
+
+
+class Ended(Protocol):
+    """How a replay ended: a `Fate`, or the part of one that labels and prompts keep."""
+
+    @property
+    def survived(self) -> bool: ...
+
+    @property
+    def steps(self) -> int: ...
+
+
+def survived_share(ended: Ended, horizon: int) -> float:
+    """Share of the horizon survived, 0 to 1; 1 for whoever is alive at its end (or at the scenario's)."""
+    return 1.0 if ended.survived else min(1.0, ended.steps / horizon)
+
+
+def survival_regret(known: Iterable[Ended], proposed: Ended | None, horizon: int) -> float:
+    """Share of the horizon that the best of `known` survives, minus that of the proposal.
+
+    None (a proposal that cannot be played) counts as the worst of `known`. Negative where a proposal outside `known`
+    outlives all of it.
+    """
+    shares = [survived_share(ended, horizon) for ended in known]
+    return max(shares) - (min(shares) if proposed is None else survived_share(proposed, horizon))
 
 
 def verdict(a: Fate, b: Fate, tie: float) -> Literal["better", "tie", "worse"]:

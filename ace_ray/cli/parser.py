@@ -51,7 +51,18 @@ def make_parser() -> argparse.ArgumentParser:
     llm("build-embedded", "label decisions by replay and train the embedded model on them", _build, settings=True)
     llm("serve", "serve the model on Ray Serve until Ctrl-C", _serve, settings=True)
     llm("ask", "ask the model about one decision: prompt, replies, and what the replay says", _ask, settings=True)
-    llm("eval", "measure the model on held-out decisions: replies that parse, survival regret", _eval, settings=True)
+    llm(
+        "eval",
+        "measure the model on held-out decisions: replies that are legal, better actions, survival regret",
+        _eval,
+        settings=True,
+    )
+    llm(
+        "eval-critic",
+        "measure how often the critic lowers the reward of a planted decision that led to a blackout",
+        _eval,
+        settings=True,
+    )
 
     replay = group("replay", "the recorded decisions of a run")
     replay("show", "counts, refinements and the text of the latest ones", _run, _show)
@@ -189,6 +200,7 @@ def _serve(parser: argparse.ArgumentParser) -> None:
 
 
 def _ask(parser: argparse.ArgumentParser) -> None:
+    _grid(parser)
     parser.add_argument("--scenario", default="test:1", help="its first scenario is played greedily (default: test:1)")
     parser.add_argument(
         "--step", type=int, metavar="N", help="first decision from step N on (default: one worth saving)"
@@ -196,7 +208,23 @@ def _ask(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--adapter", type=Path, metavar="DIR", help="adapter version, such as RUN/adapters/actor-v1")
 
 
+def _grid(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--env", metavar="NAME", help="Grid2Op environment (default: setting grid.env)")
+    parser.add_argument("--data", metavar="DIR", help="folder of chronics, or 'shipped' (default: setting grid.data)")
+
+
 def _eval(parser: argparse.ArgumentParser) -> None:
+    _grid(parser)
+    parser.add_argument("--states", type=int, default=500, metavar="N", help="decisions asked about (default: 500)")
+    parser.add_argument(
+        "--split", choices=("validation", "test"), default="test", help="scenarios that they come from (default: test)"
+    )
+    parser.add_argument("--states-dir", type=Path, metavar="DIR", help="replayed states, kept and continued (default: "
+                        "llm-states under the runs root)")  # fmt: skip
+    parser.add_argument(
+        "--minutes", type=float, default=240.0, metavar="MIN", help="time for replaying states (default: 240)"
+    )
+    parser.add_argument("--processes", type=int, default=2, help="processes that replay states (default: 2)")
     parser.add_argument("--adapter", type=Path, metavar="DIR", help="adapter version, such as RUN/adapters/actor-v1")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
 

@@ -135,7 +135,7 @@ def llm_ask(args: argparse.Namespace) -> int:
     from llm_service.adapters import reference
     from llm_service.client import LocalClient
 
-    settings = _settings(args)
+    settings = _on_grid(args)
     adapter = reference(args.adapter) if args.adapter else None
     question = Question(settings, args.scenario, args.step)
     with LocalClient(settings.llm.engine, None, settings.llm) as client:
@@ -145,29 +145,40 @@ def llm_ask(args: argparse.Namespace) -> int:
 
 
 def llm_eval(args: argparse.Namespace) -> int:
-    from ace_ray.finetune.embedded_eval import evaluate_replies
-    from ace_ray.finetune.gate import client_replier, load_gate
-    from ace_ray.finetune.label_age import warn_if_aged
+    from ace_ray.evaluation.exam_result import exam_lines, exam_result
+    from ace_ray.finetune.exam import Exam, make_states
     from llm_service.adapters import reference
     from llm_service.client import LocalClient
-    from llm_service.settings import EMBEDDED
 
-    settings = _settings(args)
-    warn_if_aged(EMBEDDED)
-    cases = [case.labelled for case in load_gate(EMBEDDED, settings.finetune.gate_snapshots)]
+    settings = _on_grid(args)
+    folder, states = make_states(settings, args.split, args.states, args.states_dir, args.minutes, args.processes)
     adapter = reference(args.adapter) if args.adapter else None
+    exam = Exam(settings, folder)
     with LocalClient(settings.llm.engine, None, settings.llm) as client:
-        found = evaluate_replies(cases, client_replier(client, adapter, settings.language))
-    means = found["all"]
-    print(f"{means['states']} held-out pivotal decisions, first-round replies at temperature 0")
-    print(f"  replies that parse       {100 * means['parsed']:6.1f} %")
-    print(f"  replies that can be used {100 * means['usable']:6.1f} %")
-    print(f"  survival regret          {means['model']:6.3f}  (share of the horizon; 0: as good as the best replayed)")
-    print(f"    of the first candidate {means['first']:6.3f}")
-    print(f"    of a random candidate  {means['random']:6.3f}")
+        records = list(exam.take(client, states, adapter))
+    found = exam_result(records, settings, args.split)
     if args.json:
         _write(args.json, found)
-    return 0
+    return _print(exam_lines(found))
+
+
+def llm_eval_critic(args: argparse.Namespace) -> int:
+    from ace_ray.evaluation.exam_result import critic_lines, critic_result
+    from ace_ray.finetune.critic_exam import CriticExam
+    from ace_ray.finetune.exam import make_states
+    from llm_service.adapters import reference
+    from llm_service.client import LocalClient
+
+    settings = _on_grid(args)
+    _, states = make_states(settings, args.split, args.states, args.states_dir, args.minutes, args.processes)
+    adapter = reference(args.adapter) if args.adapter else None
+    exam = CriticExam(settings)
+    with LocalClient(settings.llm.engine, None, settings.llm) as client:
+        records = list(exam.take(client, states, adapter))
+    found = critic_result(records, settings, args.split)
+    if args.json:
+        _write(args.json, found)
+    return _print(critic_lines(found))
 
 
 def replay_show(args: argparse.Namespace) -> int:
@@ -296,6 +307,13 @@ def cluster_status(args: argparse.Namespace) -> int:
 
 def _settings(args: argparse.Namespace) -> RunSettings:
     return load_settings(args.config, args.overrides)
+
+
+def _on_grid(args: argparse.Namespace) -> RunSettings:
+    """The settings with --env and --data."""
+    settings = _settings(args)
+    given = {name: value for name, value in (("env", args.env), ("data", args.data)) if value is not None}
+    return settings.model_copy(update={"grid": settings.grid.model_copy(update=given)})
 
 
 def _print(lines: list[str]) -> int:

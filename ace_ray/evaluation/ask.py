@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from ace_ray.agents.comparator import Comparator
 from ace_ray.agents.fate import Fate
-from ace_ray.agents.refinement import Attempt
+from ace_ray.agents.proposers import LanguageProposer
+from ace_ray.agents.refinement import Attempt, Proposal
+from ace_ray.agents.rounds import make_case, think
 from ace_ray.config.errors import DataError
 from ace_ray.config.run import RunSettings
 from ace_ray.grid.decision_env import DecisionEnv
@@ -19,11 +21,10 @@ from ace_ray.grid.environment import make_env
 from ace_ray.grid.scenario_sets import parse
 from ace_ray.grid.snapshot import Snapshot
 from ace_ray.language.actor import Actor, outcome
-from ace_ray.language.describe import facts_of
+from ace_ray.language.describe import action_text, facts_of
 from ace_ray.language.prompts import outcome_text
-from ace_ray.language.schema import ACTOR_SCHEMA
 from llm_service.adapters import AdapterRef
-from llm_service.protocol import LLM
+from llm_service.protocol import LLM, Priority
 
 
 @dataclass(frozen=True)
@@ -93,43 +94,31 @@ class Question:
                 return snapshot, played
         return decisions[0]
 
-    def ask(
-        self, client: LLM, say: Callable[[str], None], adapter: AdapterRef | None = None, temperature: float = 0.0
-    ) -> Asked:
-        """Ask at most `refine.rounds` rounds; `say` gets the texts as they come."""
-        obs, decision = self.comparator.observation(self.snapshot), self.comparator.decision(self.snapshot)
+    def ask(self, client: LLM, say: Callable[[str], None], adapter: AdapterRef | None = None) -> Asked:
+        """Ask at temperature 0, at most `refine.rounds` rounds; `say` gets the texts as they come."""
         fate = self.comparator.fate(self.snapshot, self.played)
-        case = self.actor.case(obs, decision, self.played, fate)
-        for message in self.actor.messages(case, obs, decision):
+        case = make_case(self.comparator, self.snapshot, self.played, {self.played: fate})
+        view = self.actor.case(case.obs, case.decision, self.played, fate)
+        for message in self.actor.messages(view, case.obs, case.decision):
             say(f"[{message['role']}]\n{message['content']}\n")
-        rounds: list[Attempt] = []
-        language = self.settings.language
-        while len(rounds) < self.settings.refine.rounds and not (rounds and rounds[-1].verdict == "better"):
-            reply = client.ask(
-                self.actor.messages(case, obs, decision, rounds),
-                max_tokens=language.max_tokens,
-                deadline_s=language.deadline_s,
-                schema=ACTOR_SCHEMA,
-                role="actor",
-                adapter=adapter,
-                temperature=temperature if not rounds else max(temperature, language.temperature),
-                seed=len(rounds),
-            )
-            say(f"[round {len(rounds) + 1}: {reply.model}, {reply.prompt_tokens} + {reply.reply_tokens} tokens]")
-            say(reply.text)
-            rounds.append(self._judge(reply.text, case, obs, fate, rounds))
-            say(self._told(rounds[-1], case) + "\n")
+        language = self.settings.language.model_copy(update={"temperature": 0.0})
+        proposer = LanguageProposer(client, self.actor, language, adapter=adapter, priority=Priority.EVALUATION)
+        numbers = itertools.count(1)
+        rounds = think(
+            self.comparator,
+            proposer,
+            case,
+            self.settings.refine.rounds,
+            tell=lambda attempt: say(self._told(next(numbers), attempt)),
+        )
         return Asked(self.snapshot, self.played, fate, tuple(rounds))
 
-    def _judge(self, text: str, case: Any, obs: Any, fate: Fate, rounds: list[Attempt]) -> Attempt:
-        resolved = self.actor.read(text, case, obs, rounds)
-        if resolved.playable is None:
-            return Attempt(resolved.id, None, None, resolved.error)
-        ended = self.comparator.fate(self.snapshot, resolved.playable)
-        return Attempt(resolved.playable, ended, self.comparator.verdict(ended, fate))  # type: ignore[arg-type]
-
-    def _told(self, attempt: Attempt, case: Any) -> str:
+    def _told(self, number: int, attempt: Attempt) -> str:
+        said = attempt.proposal or Proposal(None)
+        lines = [f"[round {number}: {said.model}, {said.prompt_tokens} + {said.reply_tokens} tokens]", said.reply]
         ended = outcome(attempt.fate)
-        if ended is None:
-            return f"-> {attempt.error}"
-        return f"-> replayed: {outcome_text(ended, case.facts.horizon)}: {attempt.verdict}"
+        if ended is None or attempt.id is None:
+            return "\n".join([*lines, f"-> {attempt.error}", ""])
+        text = action_text(self.engine.catalogue, attempt.id, self.comparator.observation(self.snapshot))
+        horizon = self.settings.grid.compare.horizon
+        return "\n".join([*lines, f"-> {text}", f"-> replayed: {outcome_text(ended, horizon)}: {attempt.verdict}", ""])

@@ -1,4 +1,5 @@
-"""How good first-round replies are on labelled decisions, beside simple choices on the same ones.
+"""How good first-round replies are on labelled decisions, beside simple choices on the same ones: training's own
+check, which needs neither Grid2Op nor a service. What a served model is worth, `ace llm eval` measures (exam.py).
 
 A reply is good when the action that it names fares well in the replay: survival regret is the largest share of the
 horizon that any action of the compared set survived, minus the share that the proposed one survived. A reply that
@@ -13,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from ace_ray.agents import fate
 from ace_ray.finetune.examples import LabelledCase
 from ace_ray.language.prompts import Message, actor_messages
 from ace_ray.language.reply import parse_actor
-from ace_ray.language.view import BadView, CaseView, Outcome
+from ace_ray.language.view import BadView, CaseView
 
 Replier = Callable[[Sequence[list[Message]]], list[str]]
 
@@ -26,16 +28,10 @@ def deployed_case(labelled: LabelledCase) -> CaseView:
     return replace(labelled.case, bad=BadView(labelled.played, labelled.outcomes.get(labelled.played.id)))
 
 
-def survived_share(outcome: Outcome, horizon: int) -> float:
-    """Share of the horizon survived; 1 for whoever is alive at its end (or at the scenario's)."""
-    return 1.0 if outcome.survived else min(1.0, outcome.steps / horizon)
-
-
 def survival_regret(labelled: LabelledCase, proposed: int | None) -> float:
     """Regret of a proposal in [0, 1]; None, or an id without a known fate, counts as the worst of the set."""
-    horizon = labelled.case.facts.horizon
-    shares = {i: survived_share(o, horizon) for i, o in labelled.outcomes.items()}
-    return max(shares.values()) - shares.get(-1 if proposed is None else proposed, min(shares.values()))
+    ended = None if proposed is None else labelled.outcomes.get(proposed)
+    return fate.survival_regret(labelled.outcomes.values(), ended, labelled.case.facts.horizon)
 
 
 def is_pivotal(labelled: LabelledCase) -> bool:

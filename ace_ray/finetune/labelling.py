@@ -29,7 +29,9 @@ def generate(
     processes: int,
     minutes: float | None = None,
     episodes: int | None = None,
+    states: int | None = None,
     validation_share: float = 0.25,
+    only: str | None = None,
     until_enough: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -41,7 +43,9 @@ def generate(
         processes: worker processes, each with two environments (about 600 MB).
         minutes: time budget; episodes under way are finished.
         episodes: number of new episodes.
+        states: replayed decisions that the folder holds in the end, those of earlier calls among them.
         validation_share: every so-and-so-manieth episode is one of the validation split.
+        only: label this split alone.
         until_enough: stop as well once the folder has enough for gate and seed files, and take each episode from the
             split that lacks more of them instead of by `validation_share`.
         progress: show a bar, with the decisions found for gate (pivotal) and seed file (salvageable).
@@ -57,19 +61,20 @@ def generate(
     begun = time.monotonic()
     turns = _Turns(out, validation_share)
     tally = Tally(read_rows(out, "labels"))
-    states = finished = submitted = 0
+    already = 0 if states is None else sum(bool(row["ids"]) for row in read_rows(out, "labels"))
+    found = finished = submitted = 0
     context = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(processes, mp_context=context, initializer=_start, initargs=(plan,)) as pool,
-        tqdm(unit="state", disable=not progress, desc="labels") as bar,
+        tqdm(unit="state", disable=not progress, desc="labels", initial=already, total=states) as bar,
     ):
         _begin(out, json.loads(json.dumps(pool.submit(_meta).result())))
         running: set[Any] = set()
         while True:
             in_time = minutes is None or time.monotonic() - begun < 60 * minutes
-            wanted = in_time and not (until_enough and tally.enough)
+            wanted = in_time and not (until_enough and tally.enough) and (states is None or already + found < states)
             while wanted and len(running) < processes and (episodes is None or submitted < episodes):
-                split = tally.neediest.split if until_enough else None
+                split = tally.neediest.split if until_enough else only
                 running.add(pool.submit(_label, str(out), *turns.next(split)))
                 submitted += 1
             if not running:
@@ -77,17 +82,17 @@ def generate(
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for job in done:
                 rows = job.result()
-                states, finished = states + len(rows), finished + 1
+                found, finished = found + len(rows), finished + 1
                 tally.add(rows)
                 bar.set_postfix(episodes=finished, **tally.text(), refresh=False)
                 bar.update(len(rows))
     hours = (time.monotonic() - begun) / 3600
     return {
         "episodes": finished,
-        "states": states,
+        "states": found,
         **tally.text(),
         "hours": round(hours, 3),
-        "states_per_process_hour": round(states / hours / processes, 1),
+        "states_per_process_hour": round(found / hours / processes, 1),
     }
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from ace_ray.agents.comparator import Comparator
 from ace_ray.agents.fate import Fate, best, pivotal, salvageable
+from ace_ray.agents.greedy import greedy_slot
 from ace_ray.config.grid import GridSettings
 from ace_ray.config.refine import CriticSettings, LanguageSettings
 from ace_ray.finetune.critic_examples import LabelledEpisode
@@ -34,7 +35,7 @@ from ace_ray.language.critic import EpisodeStep, critic_system, key_steps
 from ace_ray.language.describe import action_text, facts_of, when_text
 
 _SPACING = 25
-SPLITS = ("train", "validation")
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class LabelPlan:
         bootstrap: Further decisions kept without fates an episode.
         perturbation: Chance of a random slot at a decision, drawn per episode from these.
         max_steps: Cap of an episode's length, so that starts vary more.
+        spaced: The spacing holds for the decisions before a blackout too, as in an evaluation.
     """
 
     grid: GridSettings = field(default_factory=GridSettings)
@@ -62,6 +64,7 @@ class LabelPlan:
     bootstrap: int = 6
     perturbation: tuple[float, ...] = (0.0, 0.05, 0.2, 0.5)
     max_steps: int = 600
+    spaced: bool = False
 
     @classmethod
     def for_decision_files(cls, grid: GridSettings) -> LabelPlan:
@@ -75,7 +78,7 @@ class LabelPlan:
 
 
 @dataclass(frozen=True)
-class _Visit:
+class Visit:
     """A decision that was passed while playing."""
 
     snapshot: Snapshot
@@ -115,10 +118,10 @@ class Labeller:
 
     def scenario(self, split: str, index: int) -> Scenario:
         """Episode `index` of a split."""
-        if split == "validation":
-            chosen = parse(f"validation:{index + 1}", self.plan.grid).scenarios[index]
-        else:
+        if split == "train":
             chosen = next(training_scenarios(self.plan.grid, _seed(self.plan, split, index)))
+        else:
+            chosen = parse(f"{split}:{index + 1}", self.plan.grid).scenarios[index]
         length = self.plan.max_steps if chosen.max_steps is None else min(self.plan.max_steps, chosen.max_steps)
         return replace(chosen, max_steps=length)
 
@@ -142,41 +145,54 @@ class Labeller:
         episode = self._episode(visits, fates, blackout, steps)
         return rows, [{"split": split, "episode": episode.to_json()}] if episode else []
 
-    def _play(self, scenario: Scenario, rng: np.random.Generator) -> tuple[list[_Visit], bool, int]:
+    def _play(self, scenario: Scenario, rng: np.random.Generator) -> tuple[list[Visit], bool, int]:
         """Greedy with random slots; returns the decisions, whether the grid went black, and the steps played."""
         perturbation = float(rng.choice(self.plan.perturbation))
-        visits: list[_Visit] = []
+
+        def choose(decision: Decision, step: int) -> tuple[int, ...]:
+            random = rng.random() < perturbation
+            return self.engine.ids_for(decision, _random_slot(decision, rng) if random else greedy_slot(decision))
+
+        return self.follow(scenario, choose)
+
+    def follow(
+        self, scenario: Scenario, choose: Callable[[Decision, int], Sequence[int]]
+    ) -> tuple[list[Visit], bool, int]:
+        """Plays what `choose` says of each decision and its step; the result as of `_play`."""
+        visits: list[Visit] = []
         _, info = self.play.reset(options={"scenario": scenario})
         terminated = truncated = info["decision"] is None
         blackout = terminated and info["survival"] < 1
         while not (terminated or truncated):
             decision, obs, snapshot = info["decision"], self.play.grid_observation, self.play.snapshot()
-            slot = int(np.argmax(decision.score))
-            if rng.random() < perturbation:
-                slot = _random_slot(decision, rng)
-            played = int(decision.ids[slot])
-            text, when = action_text(self.engine.catalogue, played, obs), when_text(obs)
+            ids = choose(decision, snapshot.step)
+            text, when = action_text(self.engine.catalogue, ids[0], obs), when_text(obs)
             rho, overloads = float(obs.rho.max()), int((obs.rho > 1).sum())
-            _, reward, terminated, truncated, info = self.play.step(slot)
-            visits.append(_Visit(snapshot, decision, played, text, when, reward, rho, overloads))
+            _, reward, terminated, truncated, info = self.play.play(ids)
+            visits.append(Visit(snapshot, decision, int(ids[0]), text, when, reward, rho, overloads))
             blackout = terminated
         return visits, blackout, int(info["step"])
 
-    def _choose(self, visits: Sequence[_Visit], blackout: bool, rng: np.random.Generator) -> list[int]:
+    def _choose(self, visits: Sequence[Visit], blackout: bool, rng: np.random.Generator) -> list[int]:
         """Indices of the decisions to label."""
         chosen: list[int] = []
+
+        def take(order: Sequence[int], most: int, spaced: bool) -> None:
+            for i in order:
+                if len(chosen) >= most:
+                    return
+                if not spaced or all(
+                    abs(visits[i].snapshot.step - visits[j].snapshot.step) >= _SPACING for j in chosen
+                ):
+                    chosen.append(i)
+
         if blackout:
             last = range(max(0, len(visits) - self.plan.lookback), len(visits) - self.plan.nearest)
-            chosen = sorted(rng.permutation(list(last))[: self.plan.before_blackout].tolist())
-        wanted = len(chosen) + self.plan.random
-        for i in rng.permutation(len(visits)).tolist():
-            if len(chosen) >= wanted:
-                break
-            if all(abs(visits[i].snapshot.step - visits[j].snapshot.step) >= _SPACING for j in chosen):
-                chosen.append(i)
+            take(rng.permutation(list(last)).tolist(), self.plan.before_blackout, self.plan.spaced)
+        take(rng.permutation(len(visits)).tolist(), len(chosen) + self.plan.random, True)
         return sorted(chosen)
 
-    def _row(self, split: str, visit: _Visit, fates: dict[int, Fate], distance: int, seconds: float) -> dict[str, Any]:
+    def _row(self, split: str, visit: Visit, fates: dict[int, Fate], distance: int, seconds: float) -> dict[str, Any]:
         obs = self.comparator.observation(visit.snapshot)
         played = fates.get(visit.played)
         case = self.actor.case(obs, visit.decision, visit.played, played)
@@ -205,18 +221,12 @@ class Labeller:
         }
 
     def _episode(
-        self, visits: Sequence[_Visit], fates: dict[int, dict[int, Fate]], blackout: bool, steps: int
+        self, visits: Sequence[Visit], fates: dict[int, dict[int, Fate]], blackout: bool, steps: int
     ) -> LabelledEpisode | None:
         """The episode for the critic, if a replay says something about one of its key steps (or it survived)."""
         if len(visits) < 3:
             return None
-        records = []
-        for i, v in enumerate(visits):
-            following = visits[i + 1].rho if i + 1 < len(visits) else (math.nan if blackout else v.rho)
-            records.append(
-                EpisodeStep(i, v.snapshot.step, v.when, v.text, round(v.reward, 4), v.rho, following, v.overloads)
-            )
-        keys = key_steps(records, self.critic)
+        keys = key_steps(episode_steps(visits, blackout), self.critic)
         edits = []
         for number, key in enumerate(keys):
             known = fates.get(key.step.id)
@@ -233,11 +243,20 @@ class Labeller:
         return LabelledEpisode(tuple(keys), not blackout, steps, len(visits), total, tuple(edits))
 
 
+def episode_steps(visits: Sequence[Visit], blackout: bool) -> list[EpisodeStep]:
+    """An episode as the critic reads it; the id of a step is its number."""
+    steps = []
+    for i, v in enumerate(visits):
+        following = visits[i + 1].rho if i + 1 < len(visits) else (math.nan if blackout else v.rho)
+        steps.append(EpisodeStep(i, v.snapshot.step, v.when, v.text, round(v.reward, 4), v.rho, following, v.overloads))
+    return steps
+
+
 def _without_bad(case: str) -> str:
     return json.dumps({**json.loads(case), "bad": None}, separators=(",", ":"))
 
 
-def _without_played(fates: dict[int, Fate], visit: _Visit) -> dict[int, Fate]:
+def _without_played(fates: dict[int, Fate], visit: Visit) -> dict[int, Fate]:
     """Fates of do-nothing and the first slots: a played action outside them does not make a state pivotal."""
     legal = np.flatnonzero(visit.decision.mask & (visit.decision.ids > 0))
     ranked = legal[np.argsort(-visit.decision.score[legal], kind="stable")]

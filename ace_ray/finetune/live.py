@@ -6,8 +6,9 @@ import contextlib
 from collections.abc import Iterator
 
 from ace_ray.agents.comparator import Comparator
+from ace_ray.agents.fate import survival_regret
 from ace_ray.config.run import RunSettings
-from ace_ray.finetune.embedded_eval import deployed_case, survived_share
+from ace_ray.finetune.embedded_eval import deployed_case
 from ace_ray.finetune.gate import GateCase, Judge
 from ace_ray.grid.engine import DecisionEngine
 from ace_ray.grid.environment import make_env
@@ -39,8 +40,7 @@ def live_judge(settings: RunSettings) -> Iterator[Judge]:
         if ended is None:
             return None
         horizon = case.labelled.case.facts.horizon
-        best = max(survived_share(o, horizon) for o in case.labelled.outcomes.values())
-        return best - survived_share(ended, horizon)  # negative where the proposal beats all that was known
+        return survival_regret(case.labelled.outcomes.values(), ended, horizon)
 
     try:
         yield judge

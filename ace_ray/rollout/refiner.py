@@ -21,11 +21,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from ace_ray.agents.comparator import Comparator
 from ace_ray.agents.fate import Fate, best
 from ace_ray.agents.refinement import Attempt, Case, Proposal, Proposer
+from ace_ray.agents.rounds import judge, legal_slot, make_case
 from ace_ray.config.run import RunSettings
 from ace_ray.grid.decision_env import DecisionEnv
 from ace_ray.grid.engine import Decision
@@ -146,18 +145,8 @@ class Refiner:
     # --- ask, replay, ask again ---------------------------------------------------------------------------------------
 
     def _ask(self, item: PendingRefinement, fates: dict[int, Fate], salvageable: bool) -> RefinementResult:
-        engine, played = self.comparator.engine, item.played
-        obs = self.comparator.observation(item.snapshot)
-        case = Case(
-            snapshot=item.snapshot,
-            obs=obs,
-            decision=engine.decide(obs, proposals=[played]),
-            played=played,
-            fate=fates[played],
-            compared=fates,
-            reason=item.reason,
-            distance=item.distance,
-        )
+        played = item.played
+        case = make_case(self.comparator, item.snapshot, played, fates, item.reason, item.distance)
         original = None if item.parent_id >= 0 else self._play(case, played)
         reward = item.reward if original is None else original.reward
         history: list[Attempt] = []
@@ -183,26 +172,10 @@ class Refiner:
 
     def _try(self, case: Case, proposal: Proposal, history: Sequence[Attempt]) -> tuple[Attempt, Played | None]:
         """Checks a proposal, replays it and plays it; what cannot be played costs the round, nothing more."""
-        error = proposal.error
-        if error is None and (proposal.id is None or proposal.id == case.played):
-            error = "unparsed" if proposal.id is None else "repeats"
-        if error is None and proposal.id in {attempt.id for attempt in history}:
-            error = "repeats"
-        if error is None and proposal.id is not None and not self._playable(case, proposal.id):
-            error = "illegal"
-        if error is not None or proposal.id is None:
-            return Attempt(proposal.id, None, None, error, proposal), None
-        fate = self._fate(case.snapshot, proposal.id)
-        verdict = self.comparator.verdict(fate, case.fate)
-        attempt = Attempt(proposal.id, fate, verdict, None, proposal)  # type: ignore[arg-type]
-        return attempt, self._play(case, proposal.id)
-
-    def _playable(self, case: Case, id: int) -> bool:
-        """Whether an id has a legal slot, or would have one if it were proposed."""
-        decision = case.decision
-        if id not in decision.ids:
-            decision = self.comparator.engine.decide(case.obs, proposals=[case.played, id])
-        return _slot(decision, id) is not None
+        attempt = judge(self.comparator, case, proposal, history)
+        if attempt.fate is None or attempt.id is None:
+            return attempt, None
+        return attempt, self._play(case, attempt.id)
 
     def _play(self, case: Case, id: int) -> Played:
         """Plays an action in a copy of the environment, up to the next decision."""
@@ -300,7 +273,7 @@ class Refiner:
         outcome: Played,
         more: dict[str, Any],
     ) -> dict[str, Any] | None:
-        slot = _slot(decision, outcome.catalogue_id)
+        slot = legal_slot(decision, outcome.catalogue_id)
         if slot is None:  # the engine masks it here (its power flow does not converge): no row that a policy could play
             return None
         next_id = -1
@@ -323,9 +296,3 @@ class Refiner:
         )
         result.transitions.append(row)
         return row
-
-
-def _slot(decision: Decision, id: int) -> int | None:
-    """The legal slot of a catalogue id, None where there is none."""
-    slots = np.flatnonzero((decision.ids == id) & decision.mask)
-    return int(slots[0]) if slots.size else None

@@ -18,6 +18,7 @@ import numpy as np
 import ray
 
 from ace_ray.agents.comparator import Comparator
+from ace_ray.agents.proposers import LanguageProposer, replay_free_proposer
 from ace_ray.agents.refinement import Proposer
 from ace_ray.config.errors import WorkerError
 from ace_ray.config.run import RunSettings
@@ -26,7 +27,6 @@ from ace_ray.grid.environment import make_env
 from ace_ray.language.actor import Actor
 from ace_ray.language.describe import facts_of
 from ace_ray.rollout.critic import Critic
-from ace_ray.rollout.proposers import LanguageProposer, replay_free_proposer
 from ace_ray.rollout.refiner import Refiner
 
 log = logging.getLogger(__name__)

@@ -31,6 +31,7 @@ def commands(
 ALL = list(commands(make_parser()))
 WANTED = (
     "train evaluate compare finetune report export doctor|llm build-embedded|llm serve|llm ask|llm eval|"
+    "llm eval-critic|"
     "replay show|replay verify|bench screen|bench rollout|bench llm|bench learner|bench refiners|"
     "runs list|cluster start|cluster stop|cluster status"
 )

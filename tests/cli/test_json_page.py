@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from ace_ray.config.refine import RefineSettings
+from ace_ray.config.run import RunSettings
 from ace_ray.evaluation.compare import compare
+from ace_ray.evaluation.exam_result import FIELDS, critic_result, exam_result
 from ace_ray.evaluation.result import Episode, Evaluation
 from cluster.doctor import Check, to_json
 
@@ -40,3 +43,34 @@ def test_compare() -> None:
 
 def test_doctor() -> None:
     assert documented("`ace doctor") == list(to_json([Check("python", "ok", "3.11")]))
+
+
+def _settings() -> RunSettings:
+    return RunSettings(refine=RefineSettings(rounds=2))
+
+
+def test_llm_eval() -> None:
+    scores = dict.fromkeys(FIELDS, 0.5) | {f"{name}_{r}": 0.5 for name in ("better", "survival_regret") for r in (1, 2)}
+    record = {
+        "chronic": "a",
+        "episode": "a-1",
+        "pivotal": True,
+        "model": scores,
+        "baselines": {name: scores for name in ("first", "random", "greedy", "search")},
+        "without_grammar": {"parsed": 1.0, "legal": 1.0},
+        "model_name": "m",
+        "adapter_version": 0,
+        "prompt_tokens": 7,
+        "reply_tokens": 3,
+    }
+    found = exam_result([record], _settings(), "test")
+    assert documented("`ace llm eval --json") == [
+        *found,
+        *(figure for figure in found["overall"] if figure not in ("better", "tie", "worse")),  # in one row
+    ]
+
+
+def test_llm_eval_critic() -> None:
+    record = {"chronic": "a", "episode": "a-1", "model_name": "m", "adapter_version": 0, "shown": 1.0, "parsed": 1.0}
+    record |= {"edits": 2, "dropped": 0, "lowered": 1.0, "lowered_at_random": 0.5}
+    assert documented("`ace llm eval-critic") == list(critic_result([record], _settings(), "test"))

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from ace_ray.agents.fate import Fate
+from ace_ray.agents.proposers import LanguageProposer
 from ace_ray.agents.rebuild import Rebuilder
 from ace_ray.agents.refinement import Attempt, Case
 from ace_ray.config.grid import GridSettings
@@ -15,7 +16,6 @@ from ace_ray.grid.snapshot import Snapshot
 from ace_ray.language.actor import Actor
 from ace_ray.language.describe import facts_of
 from ace_ray.rollout.critic import Critic
-from ace_ray.rollout.proposers import LanguageProposer
 from llm_service.errors import DeadlineExceeded, ModelError, Refused
 from llm_service.fake import FakeClient
 from llm_service.protocol import Priority

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ace_ray.agents.comparator import Comparator
+from ace_ray.agents.proposers import RandomProposer, SearchProposer
 from ace_ray.agents.refinement import Proposal
 from ace_ray.config.run import RunSettings
 from ace_ray.grid.decision_env import DecisionEnv
@@ -14,7 +15,6 @@ from ace_ray.replay.core import ReplayCore
 from ace_ray.replay.pending import PendingRefinement
 from ace_ray.replay.shards import LogIdentity
 from ace_ray.replay.states import StateShape
-from ace_ray.rollout.proposers import RandomProposer, SearchProposer
 from ace_ray.rollout.refiner import Refiner
 from tests.rollout.test_worker import blackouts
 

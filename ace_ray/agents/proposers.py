@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -16,8 +15,9 @@ from ace_ray.agents.refinement import Attempt, Case, Proposal, Proposer
 from ace_ray.config.refine import LanguageSettings, RefineSettings
 from ace_ray.language.actor import Actor
 from ace_ray.language.reply import Resolved
+from llm_service.adapters import AdapterRef
 from llm_service.errors import DeadlineExceeded, Refused
-from llm_service.protocol import Priority
+from llm_service.protocol import LLM, Priority
 
 
 def _open_slots(case: Case, history: Sequence[Attempt]) -> np.ndarray:
@@ -76,14 +76,30 @@ class LanguageProposer:
         actor: makes the messages and reads the replies.
         settings: tokens, temperature, deadline.
         seed: of the sampling; each request has its own.
+        adapter: exactly this version answers; None: the one that is published for the actor.
+        priority: of the requests; None: seeded decisions after fresh ones.
+        grammar: hold replies to the schema.
     """
 
     name = "llm"
 
-    def __init__(self, client: Any, actor: Actor, settings: LanguageSettings, seed: int = 0) -> None:
+    def __init__(
+        self,
+        client: LLM,
+        actor: Actor,
+        settings: LanguageSettings,
+        seed: int = 0,
+        *,
+        adapter: AdapterRef | None = None,
+        priority: Priority | None = None,
+        grammar: bool = True,
+    ) -> None:
         self._client = client
         self._actor = actor
         self._settings = settings
+        self._adapter = adapter
+        self._priority = priority
+        self._schema = actor.schema if grammar else None
         self._rng = np.random.default_rng(seed)
 
     def propose(self, case: Case, history: Sequence[Attempt]) -> Proposal:
@@ -91,17 +107,19 @@ class LanguageProposer:
         view = self._actor.case(case.obs, case.decision, case.played, case.fate)
         messages = self._actor.messages(view, case.obs, case.decision, history)
         prompt = json.dumps(messages)
+        seed = int(self._rng.integers(2**31))
         started = time.monotonic()
         try:
             reply = self._client.ask(
                 messages,
                 max_tokens=self._settings.max_tokens,
                 deadline_s=self._settings.deadline_s,
-                schema=self._actor.schema,
+                schema=self._schema,
                 role="actor",
-                priority=Priority.BACKFILL if case.reason == "seed" else Priority.FRESH,
+                adapter=self._adapter,
+                priority=_urgency(case) if self._priority is None else self._priority,
                 temperature=self._settings.temperature,
-                seed=int(self._rng.integers(2**31)),
+                seed=seed,
             )
         except (DeadlineExceeded, Refused) as error:
             late = isinstance(error, DeadlineExceeded)
@@ -122,6 +140,10 @@ class LanguageProposer:
             reply_tokens=reply.reply_tokens,
             seconds=time.monotonic() - started,
         )
+
+
+def _urgency(case: Case) -> Priority:
+    return Priority.BACKFILL if case.reason == "seed" else Priority.FRESH
 
 
 def replay_free_proposer(settings: RefineSettings, seed: int) -> Proposer:
