@@ -45,14 +45,18 @@ class RuleAgent(BaseAgent):
     def choose(self, decision: Decision, observation: Any) -> int:
         """Returns the slot to play, a legal one (`decision.mask`)."""
 
+    def decide(self, observation: Any) -> tuple[Decision, int]:
+        """The decision of a critical state, and the slot to play."""
+        decision = self.engine.decide(observation)
+        return decision, int(self.choose(decision, observation))
+
     def act(self, observation: Any, reward: float, done: bool = False) -> Any:
         """Returns the Grid2Op action for this observation."""
         started = time.perf_counter()
         if self.engine.critical(observation) is None:
             self.last_ids = tuple(self.engine.rules.calm_action(observation))
             return self.engine.action(self.last_ids, observation)
-        decision = self.engine.decide(observation)
-        slot = int(self.choose(decision, observation))
+        decision, slot = self.decide(observation)
         self.last_ids = tuple(self.engine.ids_for(decision, slot))
         action = self.engine.action(self.last_ids, observation)
         self.decision_seconds.append(time.perf_counter() - started)

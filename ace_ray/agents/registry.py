@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,23 @@ RULE_AGENTS: dict[str, type[RuleAgent]] = {
     "greedy+check": GreedyChecked,
 }
 POLICY_AGENTS = ("policy", "policy+check")
-KNOWN = (*RULE_AGENTS, "policy:RUN[@0|@N]", "policy+check:RUN[@0|@N]", "module:make_agent")
+KNOWN = (*RULE_AGENTS, "llm", "policy:RUN[@0|@N]", "policy+check:RUN[@0|@N]", "module:make_agent")
 RUNS = "ACE_RUNS"
+
+_given: dict[str, Callable[[Any, GridSettings], BaseAgent]] = {}
+
+
+@contextlib.contextmanager
+def given(spec: str, make_agent: Callable[[Any, GridSettings], BaseAgent]) -> Iterator[None]:
+    """In this process and for the length of a block, `spec` names what `make_agent(env, settings)` returns.
+
+    For an agent that needs more than its name says, such as a connection to a language model.
+    """
+    _given[spec] = make_agent
+    try:
+        yield
+    finally:
+        del _given[spec]
 
 
 def make(spec: str, env: Any, settings: GridSettings) -> BaseAgent:
@@ -45,6 +62,8 @@ def make(spec: str, env: Any, settings: GridSettings) -> BaseAgent:
         AceError: a run or checkpoint that is missing or torn.
         GridMismatchError: a policy made for another grid.
     """
+    if spec in _given:
+        return _given[spec](env, settings)
     if spec in RULE_AGENTS:
         return RULE_AGENTS[spec](env.action_space, DecisionEngine(env, settings))
     kind, _, rest = spec.partition(":")
@@ -65,7 +84,7 @@ def check(spec: str) -> None:
         from ace_ray.policy import checkpoint
 
         checkpoint.load_card(policy_folder(rest))
-    elif spec not in RULE_AGENTS and ":" not in spec:
+    elif spec not in RULE_AGENTS and spec not in _given and ":" not in spec:
         raise ConfigError(f"no agent is called {spec!r}", f"take one of: {', '.join(KNOWN)}")
 
 

@@ -1,12 +1,15 @@
 """What each command does: a call of the room that owns it. Rooms are imported when they are needed."""
 
 import argparse
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ace_ray.config.errors import ConfigError, ResourceError, RunFolderError
+from ace_ray.config.grid import GridSettings
 from ace_ray.config.load import load_settings
 from ace_ray.config.run import RunSettings
 
@@ -34,15 +37,42 @@ def evaluate(args: argparse.Namespace) -> int:
     overrides = {name: value for name, value in (("env", args.env), ("data", args.data)) if value is not None}
     grid = settings.grid.model_copy(update=overrides)
     scenarios = args.scenarios or settings.evaluation.scenarios
-    processes = args.processes or settings.evaluation.processes
+    processes = 1 if args.agent == "llm" else args.processes or settings.evaluation.processes
     extras = Extras(args.scores, args.episodes, args.figure, args.figure_step)
-    (result,) = evaluate_all([args.agent], scenarios, grid, processes=processes, extras=extras)
+    with _model_in_control(args.agent, settings) as alone:
+        (result,) = evaluate_all([args.agent], scenarios, grid, processes=processes, extras=extras)
     if args.json:
         result.save(args.json)
     if args.parquet:
         write_parquet([result], args.parquet)
     print(table([result], reference=result.agent).text())
+    for agent in alone:
+        print(f"replies that could not be played: {agent.unusable} of {agent.asked}")
     return 0
+
+
+@contextlib.contextmanager
+def _model_in_control(agent: str, settings: RunSettings) -> Iterator[list[Any]]:
+    """For `--agent llm`: starts the model that the settings name; yields the agents that ask it (here, in one process).
+
+    For any other agent nothing is started, and the list stays empty.
+    """
+    if agent != "llm":
+        yield []
+        return
+    from ace_ray.agents.llm import LanguageAgent
+    from ace_ray.agents.registry import given
+    from llm_service.client import LocalClient
+
+    made: list[Any] = []
+    with LocalClient(settings.llm.engine, None, settings.llm) as client:
+
+        def make(env: Any, grid: GridSettings) -> Any:
+            made.append(LanguageAgent(env, grid, client, settings.language))
+            return made[-1]
+
+        with given("llm", make):
+            yield made
 
 
 def compare(args: argparse.Namespace) -> int:
