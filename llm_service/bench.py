@@ -1,32 +1,39 @@
 """`ace bench llm`: the whole way (client, Ray Serve, engine) against vLLM's own offline `LLM.generate`.
 
-Both get the same prompts, seeds and limits, one after the other, so that the ratio is what the service costs.
+Both get the same prompts, grammar and limits, with the base model and with an adapter version. Both engines are up for
+the whole measurement and work in turns, so that what else the machine does meets both: the ratio is what the service
+costs.
 """
 
 import multiprocessing
+import statistics
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from llm_service import service
+from llm_service.adapters import AdapterRef
+from llm_service.bench_model import random_adapter, random_model
 from llm_service.errors import LLMServiceError
 from llm_service.preflight import check_model
 from llm_service.protocol import Messages, Reply
 from llm_service.settings import EngineSettings, ServiceSettings
+from llm_service.versions import merge
 
-_PROMPT = (
-    "Line 17 carries 112 % of its limit. Name one substation whose buses you would change, and say why. ({number})"
-)
-_DEADLINE_S = 300.0
-# A reply under a grammar, as the running system asks for, and one that no model can end early.
-_SCHEMA = {"type": "array", "items": {"enum": list(range(10))}, "minItems": 1000}
+_DEADLINE_S = 600.0
+_WARM_UP: list[Messages] = [({"role": "user", "content": "ready?"},)]
 _CPUS = 2  # of the Ray that is started; the replica reserves half of one
+
+Waves = Sequence[Sequence[Messages]]
+"""Chats of each repetition; no chat comes twice, or the prefix cache would answer for the engine."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """One way's figures."""
+    """One repetition: wall time, and tokens read and written."""
 
     seconds: float
     requests: int
@@ -38,95 +45,220 @@ class Speed:
         return self.reply_tokens / self.seconds
 
 
-def measure_service(settings: ServiceSettings, requests: int, tokens: int) -> list[str]:
+Speeds = dict[str, list[Speed]]
+"""Speeds by who answered, 'base' or 'version'."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    waves: Waves
+    schema: dict[str, Any]
+    tokens: int
+    version: AdapterRef | None
+
+    def by_version(self) -> dict[str, AdapterRef | None]:
+        return {"base": None} | ({"version": self.version} if self.version is not None else {})
+
+
+def measure_service(
+    settings: ServiceSettings,
+    chats: Sequence[Messages],
+    schema: dict[str, Any],
+    *,
+    requests: int,
+    tokens: int,
+    repeats: int = 3,
+    model_size: str | None = None,
+) -> dict[str, Any]:
     """Send `requests` at once, each cut at `tokens`, through the service and then through vLLM alone.
 
+    Args:
+        chats: what is asked, repeated with a number of its own in each request.
+        schema: that the replies follow.
+        model_size: a model of random weights (`bench_model.SIZES`) instead of the settings' model.
+
     Returns:
-        Lines to print.
+        Keys as docs/json.md has them.
 
     Raises:
-        ModelError: The engine does not start.
-        Refused, DeadlineExceeded: Not every request was answered.
+        ModelError: the engine does not start.
+        Refused, DeadlineExceeded: not every request was answered.
     """
-    engine = settings.engine.model_copy(update={"max_queued": max(requests, settings.engine.max_queued)})
-    settings = settings.model_copy(
-        update={
-            "engine": engine,
-            "max_in_flight": requests,
-            "max_handle_queue": max(requests, settings.max_handle_queue),
-        }
-    )
-    check_model(engine)
-    chats = [[{"role": "user", "content": _PROMPT.format(number=number)}] for number in range(requests)]
-    through, batch, start_s, model = _through_service(settings, chats, tokens)
-    # A process of its own: vLLM reads threads and the rest from the environment before its first import.
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        alone = pool.apply(_offline, (engine, chats, tokens))
-    return [
-        f"{model} on {engine.device}, {requests} requests at once, at most {tokens} tokens each",
-        f"  service up after          {start_s:8.1f} s",
-        f"  client, Serve, engine     {through.tokens_per_s:8.0f} reply tokens/s   "
-        f"{through.requests / through.seconds:8.1f} requests/s   mean batch {batch:.1f}",
-        f"  vLLM's own LLM.generate   {alone.tokens_per_s:8.0f} reply tokens/s   "
-        f"{alone.requests / alone.seconds:8.1f} requests/s",
-        f"  ratio                     {through.tokens_per_s / alone.tokens_per_s:8.2f}",
+    with tempfile.TemporaryDirectory(prefix="ace-bench-llm-") as folder:
+        engine = settings.engine.model_copy(update={"max_queued": max(requests, settings.engine.max_queued)})
+        if model_size is not None:
+            engine = engine.model_copy(update={"model": str(random_model(model_size, Path(folder) / model_size))})
+        settings = settings.model_copy(
+            update={
+                "engine": engine,
+                "max_in_flight": requests,
+                "max_handle_queue": max(requests, settings.max_handle_queue),
+            }
+        )
+        directory = check_model(engine)
+        version = None
+        if engine.adapters != "off":
+            version = random_adapter(directory, Path(folder) / "adapters", min(16, engine.max_lora_rank))
+        asked = _Asked([_numbered(chats, wave, requests) for wave in range(repeats)], schema, tokens, version)
+        through, alone, batch, model = _both_ways(settings, asked, Path(folder) / "merged")
+    ways = {"service": _summary(through), "offline": _summary(alone)}
+    ratios = {who: ways["service"][who]["tokens_per_s"] / ways["offline"][who]["tokens_per_s"] for who in through}
+    return {
+        "model": model,
+        "device": engine.device,
+        "adapters": engine.adapters,
+        "requests": requests,
+        "tokens": tokens,
+        "repeats": repeats,
+        "mean_batch": batch,
+        **ways,
+        "ratio": ratios["base" if version is None else "version"],
+        "ratio_base": ratios["base"],
+    }
+
+
+def speed_lines(result: Mapping[str, Any]) -> list[str]:
+    """What `measure_service` found, for a terminal."""
+    shown = {"base": "base model", "version": f"adapter version ({result['adapters']})"}
+    lines = [
+        f"{result['model']} on {result['device']}, {result['requests']} requests at once, at most {result['tokens']} "
+        f"reply tokens each, median of {result['repeats']}",
+        f"  mean batch of the service {result['mean_batch']:.1f}",
     ]
+    for way, name in (("service", "client, Serve, engine"), ("offline", "vLLM's own LLM.generate")):
+        for who, speed in result[way].items():
+            lines.append(
+                f"  {name:<24} {shown[who]:<26} {speed['tokens_per_s']:8.0f} reply tokens/s "
+                f"{speed['requests_per_s']:8.1f} requests/s"
+            )
+    if "version" in result["service"]:
+        share = result["service"]["version"]["tokens_per_s"] / result["service"]["base"]["tokens_per_s"]
+        lines.append(f"  a version runs at {share:.2f} of the base model's speed")
+    return [*lines, f"  ratio {result['ratio']:.2f} (base model {result['ratio_base']:.2f})"]
 
 
-def _through_service(
-    settings: ServiceSettings, chats: Sequence[Messages], tokens: int
-) -> tuple[Speed, float, float, str]:
-    """Speed, mean batch, seconds until the service answered, and the model's name."""
+def _numbered(chats: Sequence[Messages], wave: int, count: int) -> list[Messages]:
+    def one(number: int) -> Messages:
+        *first, last = chats[number % len(chats)]
+        return [*first, {**last, "content": f"Question {wave + 1}.{number + 1}. {last['content']}"}]
+
+    return [one(number) for number in range(count)]
+
+
+def _summary(speeds: Speeds) -> dict[str, dict[str, float]]:
+    return {
+        who: {
+            "tokens_per_s": statistics.median(run.tokens_per_s for run in runs),
+            "requests_per_s": statistics.median(run.requests / run.seconds for run in runs),
+            "prompt_tokens": statistics.mean(run.prompt_tokens / run.requests for run in runs),
+            "reply_tokens": statistics.mean(run.reply_tokens / run.requests for run in runs),
+        }
+        for who, runs in speeds.items()
+    }
+
+
+def _both_ways(settings: ServiceSettings, asked: _Asked, folder: Path) -> tuple[Speeds, Speeds, float, str]:
+    """Speeds through the service and alone, mean batch, and the model's name."""
     import ray
     from ray import serve
 
+    versions = asked.by_version()
+    through: Speeds = {who: [] for who in versions}
+    alone: Speeds = {who: [] for who in versions}
+    gpus = float(settings.engine.tensor_parallel) if settings.engine.device == "cuda" else 0.0
+    # A process of its own: vLLM reads threads and the rest from the environment before its first import.
     ray.init(address="local", num_cpus=_CPUS, include_dashboard=False, log_to_driver=False)
     try:
-        begun = time.perf_counter()
-        with service.deployed("bench", None, settings, replicas=1, cpus=_CPUS / 4, gpus=_gpus(settings)) as client:
-            client.ask_all(chats[:4], schema=_SCHEMA, max_tokens=4, deadline_s=_DEADLINE_S)
-            start_s = time.perf_counter() - begun
-            begun = time.perf_counter()
-            answers = client.ask_all(
-                chats, schema=_SCHEMA, max_tokens=tokens, deadline_s=_DEADLINE_S, temperature=1.0, seed=0
-            )
-            seconds = time.perf_counter() - begun
+        with (
+            multiprocessing.get_context("spawn").Pool(1) as pool,
+            service.deployed("bench", None, settings, replicas=1, cpus=_CPUS / 4, gpus=gpus) as client,
+        ):
+
+            def ask(chats: Sequence[Messages], tokens: int, who: str) -> Speed:
+                begun = time.perf_counter()
+                answers = client.ask_all(
+                    chats, schema=asked.schema, max_tokens=tokens, deadline_s=_DEADLINE_S, adapter=versions[who]
+                )
+                return _speed(answers, time.perf_counter() - begun)
+
+            pool.apply(_Offline.start, (settings.engine, asked, folder))
+            for who in versions:  # an engine's first request is slow, and so is a version's
+                ask(_WARM_UP, 4, who)
+                pool.apply(_Offline.generate, (_WARM_UP, 4, who))
+            for chats in asked.waves:
+                for who in versions:
+                    through[who].append(ask(chats, asked.tokens, who))
+                    alone[who].append(pool.apply(_Offline.generate, (chats, asked.tokens, who)))
             report = client.report()
         serve.shutdown()
     finally:
         ray.shutdown()
+    return through, alone, report.mean_batch, report.model
+
+
+def _speed(answers: Sequence[Reply | LLMServiceError], seconds: float) -> Speed:
+    replies = []
     for answer in answers:
         if isinstance(answer, LLMServiceError):
             raise answer
-    replies = [answer for answer in answers if isinstance(answer, Reply)]
-    read, written = sum(r.prompt_tokens for r in replies), sum(r.reply_tokens for r in replies)
-    return Speed(seconds, len(replies), read, written), report.mean_batch, start_s, report.model
+        replies.append(answer)
+    read, written = sum(reply.prompt_tokens for reply in replies), sum(reply.reply_tokens for reply in replies)
+    return Speed(seconds, len(replies), read, written)
 
 
-def _gpus(settings: ServiceSettings) -> float:
-    return float(settings.engine.tensor_parallel) if settings.engine.device == "cuda" else 0.0
+class _Offline:
+    """vLLM's own engine, one in a process; `start` and `generate` are called through a pool of that one process."""
 
+    _one: "_Offline"
 
-def _offline(settings: EngineSettings, chats: Sequence[Messages], tokens: int) -> Speed:
-    from llm_service.engine import engine_arguments, set_environment
+    @classmethod
+    def start(cls, settings: EngineSettings, asked: _Asked, folder: Path) -> None:
+        cls._one = cls(settings, asked, folder)
 
-    set_environment(settings)
-    from vllm import LLM, SamplingParams, TokensPrompt
-    from vllm.sampling_params import StructuredOutputsParams
+    @classmethod
+    def generate(cls, chats: Sequence[Messages], tokens: int, who: str) -> Speed:
+        return cls._one._generate(chats, tokens, cls._one._prepared(who))
 
-    llm = LLM(**engine_arguments(settings, str(settings.model_dir())))
-    tokenizer = llm.get_tokenizer()
-    prompts: list[Any] = []
-    for chat in chats:
-        text = tokenizer.apply_chat_template(
-            list(chat), add_generation_prompt=True, tokenize=False, **settings.chat_template_kwargs
-        )
-        prompts.append(TokensPrompt(prompt_token_ids=tokenizer(text, add_special_tokens=False)["input_ids"]))
-    grammar = StructuredOutputsParams(json=_SCHEMA, disable_any_whitespace=True)
-    llm.generate(prompts[:4], SamplingParams(max_tokens=4, structured_outputs=grammar), use_tqdm=False)
-    sampling = SamplingParams(max_tokens=tokens, temperature=1.0, seed=0, structured_outputs=grammar)
-    begun = time.perf_counter()
-    outputs = llm.generate(prompts, sampling, use_tqdm=False)
-    seconds = time.perf_counter() - begun
-    read = sum(len(output.prompt_token_ids or ()) for output in outputs)
-    return Speed(seconds, len(outputs), read, sum(len(output.outputs[0].token_ids) for output in outputs))
+    def __init__(self, settings: EngineSettings, asked: _Asked, folder: Path) -> None:
+        from llm_service.engine import engine_arguments, set_environment
+
+        set_environment(settings)
+        from vllm import LLM
+
+        self._settings, self._asked, self._folder = settings, asked, folder
+        self._llm = LLM(**engine_arguments(settings, str(settings.model_dir())))
+        if settings.adapters == "merged" and asked.version is not None:
+            merge(settings.model_dir(), Path(asked.version.path), folder)
+
+    def _prepared(self, who: str) -> Any:
+        """The LoRARequest of a version; merged weights are loaded before the clock starts."""
+        from vllm.lora.request import LoRARequest
+
+        version = self._asked.by_version()[who]
+        if self._settings.adapters == "merged":
+            weights = self._folder if version is not None else self._settings.model_dir()
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(weights)})
+            self._llm.reset_prefix_cache()
+        elif version is not None:
+            return LoRARequest(version.name, 1, version.path)
+        return None
+
+    def _generate(self, chats: Sequence[Messages], tokens: int, lora: Any) -> Speed:
+        from vllm import SamplingParams, TokensPrompt
+        from vllm.sampling_params import StructuredOutputsParams
+
+        grammar = StructuredOutputsParams(json=self._asked.schema, disable_any_whitespace=True)
+        sampling = SamplingParams(max_tokens=tokens, temperature=0.0, structured_outputs=grammar)
+        tokenizer = self._llm.get_tokenizer()
+        begun = time.perf_counter()
+        # Tokens, not text: with an adapter vLLM would look for a tokenizer of the adapter's own for every prompt.
+        prompts: list[Any] = []
+        for chat in chats:
+            text = tokenizer.apply_chat_template(
+                list(chat), add_generation_prompt=True, tokenize=False, **self._settings.chat_template_kwargs
+            )
+            prompts.append(TokensPrompt(prompt_token_ids=tokenizer(text, add_special_tokens=False)["input_ids"]))
+        outputs = self._llm.generate(prompts, sampling, lora_request=lora, use_tqdm=False)
+        seconds = time.perf_counter() - begun
+        read = sum(len(output.prompt_token_ids or ()) for output in outputs)
+        return Speed(seconds, len(outputs), read, sum(len(output.outputs[0].token_ids) for output in outputs))

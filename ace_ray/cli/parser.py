@@ -10,6 +10,7 @@ Add = Callable[[argparse.ArgumentParser], None]
 
 AGENTS = "do-nothing, reconnect, greedy, greedy+check, llm, policy:RUN[@0|@N], policy+check:RUN, module:make_agent"
 SCENARIOS = "{train|validation|test}:N, 'chronics=0,1;seeds=0-3', 'chronics=all;seeds=500+' (docs/scenarios.md)"
+MODEL_SIZES = ("10M", "100M", "0.5B")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -247,8 +248,13 @@ def _seconds(parser: argparse.ArgumentParser) -> None:
 
 
 def _requests(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--requests", type=int, default=16, help="requests sent at once (default: 16)")
+    parser.add_argument("--requests", type=int, default=64, help="requests sent at once (default: 64)")
     parser.add_argument("--tokens", type=int, default=64, help="tokens of each reply (default: 64)")
+    parser.add_argument("--repeats", type=int, default=3, help="repetitions, of which the median counts (default: 3)")
+    parser.add_argument(
+        "--model-size", choices=MODEL_SIZES, help="a model of random weights instead of llm.engine.model"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
 
 
 def _refiners(parser: argparse.ArgumentParser) -> None:

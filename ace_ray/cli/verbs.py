@@ -245,9 +245,26 @@ def bench_rollout(args: argparse.Namespace) -> int:
 
 
 def bench_llm(args: argparse.Namespace) -> int:
-    from llm_service.bench import measure_service
+    from ace_ray.finetune.embedded_eval import deployed_case
+    from ace_ray.finetune.gate import load_gate
+    from ace_ray.language.prompts import actor_messages
+    from ace_ray.language.schema import ACTOR_SCHEMA
+    from llm_service.bench import measure_service, speed_lines
+    from llm_service.settings import EMBEDDED
 
-    return _print(measure_service(_settings(args).llm, args.requests, args.tokens))
+    chats = [actor_messages(deployed_case(case.labelled)) for case in load_gate(EMBEDDED, 64)]
+    result = measure_service(
+        _settings(args).llm,
+        chats,
+        ACTOR_SCHEMA,
+        requests=args.requests,
+        tokens=args.tokens,
+        repeats=args.repeats,
+        model_size=args.model_size,
+    )
+    if args.json:
+        _write(args.json, result)
+    return _print(speed_lines(result))
 
 
 def bench_learner(args: argparse.Namespace) -> int:
