@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from grid2op.Exceptions import EnvError
+
 from ace_ray.config.errors import DataError
 from ace_ray.grid.chronics import CachedMultifolder
 from ace_ray.grid.variation import Variation
@@ -76,7 +78,8 @@ def reset_to(env: Any, scenario: Scenario) -> Any:
     """Reset `env` (from `make_env`) to the first observation of the scenario.
 
     Raises:
-        DataError: The environment or its data set is not the scenario's, or it has no such chronic.
+        DataError: The environment or its data set is not the scenario's, it has no such chronic, or the grid goes
+            black in the step that Grid2Op plays before `start_step`.
     """
     if (env.ace_name, env.ace_data.id) != (scenario.env, scenario.data):
         raise DataError(
@@ -92,7 +95,15 @@ def reset_to(env: Any, scenario: Scenario) -> Any:
     _forget_episode(env, scenario)
     with warnings.catch_warnings(), _varied(env, scenario):
         warnings.simplefilter("ignore")
-        return env.reset(seed=scenario.env_seed, options=options)
+        try:
+            return env.reset(seed=scenario.env_seed, options=options)
+        except EnvError as error:
+            if scenario.start_step == 0:
+                raise
+            raise DataError(
+                f"scenario {scenario.key()} is over before it begins: the grid goes black at its first observation",
+                "choose another start step or environment seed",
+            ) from error
 
 
 @contextmanager

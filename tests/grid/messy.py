@@ -19,11 +19,11 @@ def messy_observations(env: Any, catalogue: Any, seed: int, count: int, every: i
             step += 1
             if step % every == 0:
                 seen.append(obs.copy())
-            obs, _, done, _ = env.step(catalogue.action(_move(rng, catalogue, obs, step), obs))
+            obs, _, done, _ = env.step(catalogue.action(random_move(rng, catalogue, obs, step), obs))
     return seen
 
 
-def _move(rng: np.random.Generator, catalogue: Any, obs: Any, step: int) -> tuple[int, ...]:
+def random_move(rng: np.random.Generator, catalogue: Any, obs: Any, step: int) -> tuple[int, ...]:
     if step % 3:
         return ()
     legal = np.flatnonzero(catalogue.legal(obs))

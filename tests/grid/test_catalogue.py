@@ -5,10 +5,9 @@ import pytest
 
 from ace_ray.config.errors import GridMismatchError
 from ace_ray.config.grid import GridSettings
-from ace_ray.grid.catalogue import LINE, SUBSTATION, Catalogue
+from ace_ray.grid.catalogue import SUBSTATION, Catalogue
 from ace_ray.grid.environment import make_env
 from ace_ray.grid.scenario import reset_to
-from ace_ray.grid.scenario_sets import training_scenarios
 
 pytestmark = pytest.mark.unit
 
@@ -85,45 +84,6 @@ def test_a_load_or_generator_never_stands_alone_on_a_bus(env, catalogue):
     for bus in (1, 2):
         used, fed = (rows == bus).any(axis=1), ((rows == bus) & lines).any(axis=1)
         assert (used == fed).all()
-
-
-def test_2000_mask_legal_random_actions_are_played_without_one_illegal_ambiguous_or_void(env, catalogue, grid_settings):
-    """Opponent, planned maintenance, lines out, split substations and combined actions are all met on the way."""
-    rng = np.random.default_rng(0)
-    scenarios = training_scenarios(grid_settings, seed=0)
-    met = dict.fromkeys(("line out", "split", "attack", "combined", "cooldown", "line", "both"), 0)
-    played = 0
-    while played < 2000:
-        obs, done = reset_to(env, next(scenarios)), False
-        while not done and played < 2000:
-            ids = draw(catalogue, catalogue.legal(obs), rng)
-            before, action = obs.topo_vect.copy(), catalogue.action(ids, obs)
-            met["line out"] += not obs.line_status.all()
-            met["split"] += bool((before == 2).any())
-            met["both"] += not obs.line_status.all() and bool((before == 2).any())
-            met["cooldown"] += bool(obs.time_before_cooldown_sub.any())
-            met["combined"] += len(ids) > 1
-            met["line"] += any(catalogue.kind[i] == LINE for i in ids)
-            obs, _, done, info = env.step(action)
-            played += 1
-            met["attack"] += info["opponent_attack_line"] is not None
-            told = [catalogue.describe(i) for i in ids]
-            assert not info["is_illegal"] and not info["is_ambiguous"], (told, info["exception"])
-            assert done or ids == [0] or (obs.topo_vect != before).any(), f"void: {told}"
-    assert min(met.values()) > 0, met
-    assert met["both"] > 200, met
-
-
-def draw(catalogue, legal, rng) -> list[int]:
-    """A substation action (substations equally likely), now and then with or instead of it a line switch."""
-    substations, lines = np.flatnonzero(legal & (catalogue.kind == 2)), np.flatnonzero(legal & (catalogue.kind == 1))
-    ids = []
-    if len(substations) and rng.random() < 0.8:
-        chosen = rng.choice(np.unique(catalogue.substation[substations]))
-        ids.append(int(rng.choice(substations[catalogue.substation[substations] == chosen])))
-    if len(lines) and (not ids or rng.random() < 0.2):
-        ids.append(int(rng.choice(lines)))
-    return ids or [0]
 
 
 def test_a_dead_line_voids_nothing_at_its_substations(env, catalogue, scenario):
