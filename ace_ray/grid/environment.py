@@ -128,5 +128,10 @@ def _config(folder: Path) -> dict:
     module = importlib.util.module_from_spec(spec)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except ImportError as error:
+            raise DataError(
+                f"{folder / 'config.py'} does not run with this Grid2Op: {error}", "choose another environment"
+            ) from error
     return module.config

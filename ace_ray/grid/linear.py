@@ -27,7 +27,7 @@ from ace_ray.grid.kernels import Linear
 from ace_ray.grid.model import FloatArray, GridModel, GridState, IntArray
 
 KV_TO_A = 1000.0 / np.sqrt(3.0)  # MVA / kV -> A
-_STEEPEST = 1.0  # largest kappa; -r/x is above -0.5 in all grids seen
+_STEEPEST = 1.0  # largest kappa; -r/x is above -0.5 on 36 and 118 substations, -1.1 on 14 and -7.7 on case5
 
 
 @njit(cache=True)

@@ -150,6 +150,63 @@ def test_linear_screen_is_close_to_ac(engine, states):
     assert np.corrcoef(np.concatenate(pairs, axis=1))[0, 1] > 0.9
 
 
+def test_transformers_with_tap_ratios_are_screened_as_well_as_lines(engine, states):
+    """Their DC susceptance is 1 / (x ratio); all four transformers of this grid have a ratio (0.935 to 0.985)."""
+    grid, model = engine.check._grid, engine.model
+    taps = np.arange(model.n_line) >= len(grid.get_lines())
+    ratios = np.array([t.ratio for t in grid.get_trafos()])
+    assert taps.sum() == ratios.size == 4
+    assert (np.abs(ratios - 1.0) > 0.01).all()
+    rng, flow, rho = np.random.default_rng(4), [], []
+    for obs in states:
+        if obs.rho.max() > 1.2:
+            continue
+        engine.check.load(obs)
+        lin = engine._factors.linearise(GridState.from_observation(model, obs))
+        ids = spread_ids(rng, engine.catalogue, obs, per_substation=4, switches=4)
+        rows = engine.screen.rows(lin, ids, engine.security.lines)
+        checked = engine.check.sweep(ids)
+        good = checked.converged & rows.usable
+        flow.append(np.abs(rows.flows - checked.p_or)[good])
+        rho.append(np.abs(engine.screen.rho(lin, rows) - checked.rho)[good])
+    for errors, unit in ((np.concatenate(flow), 10.0), (np.concatenate(rho), 0.3)):
+        assert np.percentile(errors[:, taps], 99) < max(unit, 2 * np.percentile(errors[:, ~taps], 99))
+        assert np.median(errors[:, taps]) < unit / 50
+
+
+def test_parallel_lines_are_parted_and_lost_as_simulated(env, engine):
+    model, catalogue, check = engine.model, engine.catalogue, engine.check
+    ends = np.sort(np.stack([model.line_or_sub, model.line_ex_sub]), axis=0)
+    pairs = [(a, b) for a in range(model.n_line) for b in range(a) if (ends[:, a] == ends[:, b]).all()]
+    assert len(pairs) == 4
+    obs, rng, parted, lost = env.reset(seed=3), np.random.default_rng(0), 0, 0
+    lin = engine._factors.linearise(GridState.from_observation(model, obs))
+    for a, b in pairs:
+        s = int(np.intersect1d(ends[:, a], engine.screen.substations)[0])
+        places = [(model.line_or_pos if model.line_or_sub[x] == s else model.line_ex_pos)[x] for x in (a, b)]
+        own = np.arange(catalogue.offsets[s], catalogue.offsets[s + 1])
+        apart = np.diff(catalogue.bus_rows(own)[:, places], axis=1)[:, 0] != 0
+        ids = rng.permutation(own[apart & catalogue.legal(obs, own)])[:6]
+        opening = [catalogue.find_line(a, -1), catalogue.find_line(b, -1)]
+        ids = np.concatenate([ids, [i for i in opening if catalogue.legal(obs, [i])[0]]]).astype(np.int64)
+        assert check.load(obs)
+        checked, rows = check.sweep(ids), engine.screen.rows(lin, ids, engine.security.lines)
+        for i, action_id in enumerate(ids.tolist()):
+            rho = simulated(engine, obs, action_id, check.topology_after(check.topo, action_id))
+            if rho is None:
+                assert not checked.converged[i] or checked.rho[i].max() > 1.0
+                continue
+            assert rows.usable[i]
+            if isinstance(rho, str):
+                continue
+            np.testing.assert_allclose(checked.rho[i], rho, atol=1e-5)
+            assert abs(engine.screen.rho(lin, rows)[i, [a, b]] - rho[[a, b]]).max() < 0.1
+            parted += catalogue.line[action_id] < 0
+            lost += catalogue.line[action_id] >= 0
+    assert parted > 10
+    assert lost >= 6
+
+
 def test_exact_security_equals_simulate(engine, states):
     compared, before = 0, engine.check.fallbacks
     for obs in states[::3]:

@@ -184,7 +184,7 @@ def test_every_other_shipped_grid_is_decided_and_played_on(name):
     env.close()
 
 
-@pytest.mark.parametrize("name", ["educ_case14_redisp", "l2rpn_neurips_2020_track2", "blank"])
+@pytest.mark.parametrize("name", ["educ_case14_redisp", "l2rpn_neurips_2020_track2", "blank", "l2rpn_2019"])
 def test_what_cannot_be_decided_on_is_refused_with_a_remedy(name):
     settings = GridSettings(env=str(DATA / name), data="shipped")
     with pytest.raises(AceError) as refused:
