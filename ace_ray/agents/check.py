@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ace_ray.grid.engine import Decision, DecisionEngine
+from ace_ray.grid.forecast import simulate
 
 CHECKED = 20  # slots that are simulated (DESIGN §4: "re-rank the best 20 by simulate")
 
@@ -31,8 +32,8 @@ def recheck(engine: DecisionEngine, decision: Decision, observation: Any, prefer
     ranked: list[tuple[float, float, int]] = []
     for place, slot in enumerate(order):
         action = engine.action(engine.ids_for(decision, int(slot)), observation)
-        simulated, _, done, info = observation.simulate(action)
-        rho = float("inf") if done or info["exception"] else float(simulated.rho.max())
+        simulated = simulate(observation, action)
+        rho = float("inf") if simulated.done or simulated.exceptions else float(simulated.obs.rho.max())
         measure = rho if decision.kind == "overloaded" else max(rho, limit)
         ranked.append((measure, float(place), int(slot)))
     return min(ranked)[2]

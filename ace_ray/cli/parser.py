@@ -73,7 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
     bench(
         "screen", "time to rank every topology action, and to check the best by AC power flow", _repeats, settings=True
     )
-    bench("rollout", "environment steps and decisions a second of one rollout worker", _seconds, settings=True)
+    bench("rollout", "greedy episodes against a bare Grid2Op loop with the same actions", _rollout, settings=True)
     bench("llm", "tokens and requests a second of the language model", _requests, settings=True)
     bench("learner", "learner updates a second", _seconds, settings=True)
     bench(
@@ -240,6 +240,12 @@ def _repeats(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exhaustive", type=int, default=3, help="overloaded ones on which every action gets AC (default: 3)"
     )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
+
+
+def _rollout(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--env", metavar="NAME", help="Grid2Op environment (default: setting grid.env)")
+    parser.add_argument("--scenarios", default="train:2", help=f"{SCENARIOS} (default: train:2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
 
 

@@ -239,9 +239,14 @@ def bench_screen(args: argparse.Namespace) -> int:
 
 
 def bench_rollout(args: argparse.Namespace) -> int:
-    from ace_ray.grid.bench import measure_rollout
+    from ace_ray.grid.bench import bench_rollout, rollout_lines
 
-    return _print(measure_rollout(_settings(args).grid, args.seconds))
+    grid = _settings(args).grid
+    grid = grid.model_copy(update={"env": args.env}) if args.env else grid
+    result = bench_rollout(grid, args.scenarios)
+    if args.json:
+        _write(args.json, result)
+    return _print(rollout_lines(result))
 
 
 def bench_llm(args: argparse.Namespace) -> int:

@@ -43,7 +43,7 @@ class Catalogue:
                 f"the catalogue is for two buses a substation, this grid has {grid.n_busbar_per_sub}",
                 "build the environment with n_busbar=2",
             )
-        self._grid, self._new_action = grid, action_space
+        self._grid, self._new_action, self._nothing = grid, action_space, action_space()
         self._max_substations, self._max_lines = max_substations, max_lines
         self._n_sub, self._n_line, self._dim = int(grid.n_sub), int(grid.n_line), int(grid.dim_topo)
         self._or_pos = np.asarray(grid.line_or_pos_topo_vect)
@@ -190,12 +190,13 @@ class Catalogue:
         What is not legal now is left out: an id that `legal` masks, a second substation or line where the rules
         allow one, and the entries of dead lines in a substation action (Grid2Op #693: they would make it a
         reconnection, and the whole action illegal). A reconnection that goes along with a move that empties its bus
-        takes the other bus.
+        takes the other bus. Doing nothing is one action, made once: it must not be changed.
         """
-        action = self._new_action()
-        playable = [int(i) for i, ok in zip(ids, self.legal(obs, ids), strict=True) if ok and self.kind[i] != NOOP]
+        wanted = [int(i) for i in ids if self.kind[i] != NOOP]
+        playable = [i for i, ok in zip(wanted, self.legal(obs, wanted), strict=True) if ok] if wanted else []
         if not playable:
-            return action
+            return self._nothing
+        action = self._new_action()
         buses = np.zeros(self._dim, dtype=np.int32)
         substations = list(dict.fromkeys(i for i in playable if self.kind[i] == SUBSTATION))[: self._max_substations]
         for i in substations:

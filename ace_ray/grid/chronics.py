@@ -33,6 +33,7 @@ from grid2op.Chronics import (
 from grid2op.Exceptions import Grid2OpException
 
 from ace_ray.config.errors import DataError
+from ace_ray.grid.maintenance import draw, plan
 from ace_ray.grid.variation import Variation
 
 MAINTENANCE_META = "maintenance_meta.json"
@@ -159,6 +160,9 @@ class FileSeriesDrawnMaintenance(FileSeries, GridStateFromFileWithForecastsWithM
         new._sample_maintenance()
         return new
 
+    def _sample_maintenance(self) -> None:
+        plan(self, draw(self))
+
 
 class SeriesCache:
     """Parsed chronics of this process, least recently used first out, bounded in bytes.
@@ -169,7 +173,7 @@ class SeriesCache:
     def __init__(self, capacity_bytes: int) -> None:
         self.capacity_bytes = capacity_bytes
         self._items: OrderedDict[tuple, tuple[FileSeries, int]] = OrderedDict()
-        self._bytes = 0
+        self.held_bytes = 0
 
     def get(self, key: tuple) -> Any | None:
         item = self._items.get(key)
@@ -181,10 +185,10 @@ class SeriesCache:
     def put(self, key: tuple, series: FileSeries) -> None:
         size = series.freeze()
         self._items[key] = (series, size)
-        self._bytes += size
-        while self._bytes > self.capacity_bytes and len(self._items) > 1:
+        self.held_bytes += size
+        while self.held_bytes > self.capacity_bytes and len(self._items) > 1:
             _, (_, freed) = self._items.popitem(last=False)
-            self._bytes -= freed
+            self.held_bytes -= freed
 
     def __deepcopy__(self, memo: dict) -> "SeriesCache":
         return self
@@ -196,6 +200,11 @@ _CACHE = SeriesCache(capacity_bytes=0)
 def reserve_cache(megabytes: int) -> None:
     """Allow the cache of this process at least this much memory."""
     _CACHE.capacity_bytes = max(_CACHE.capacity_bytes, megabytes << 20)
+
+
+def cached_bytes() -> int:
+    """Memory of the parsed chronics that this process holds."""
+    return _CACHE.held_bytes
 
 
 class CachedMultifolder(Multifolder):

@@ -72,14 +72,21 @@ def make_env(settings: GridSettings, own_reward: bool = False) -> Any:
     Raises:
         DataError: Unknown environment, or chronics that are missing or made for another grid.
     """
+    reserve_cache(settings.cache_mb)
+    options: dict[str, Any] = {} if own_reward else {"reward_class": ConstantReward}
+    if _reads_files(environment_folder(settings.env)):
+        options["chronics_class"] = CachedMultifolder
+    return _made(settings, options)
+
+
+def make_stock_env(settings: GridSettings) -> Any:
+    """The same environment and data with Grid2Op's own reader of chronics and reward, to measure against."""
+    return _made(settings, {})
+
+
+def _made(settings: GridSettings, options: dict[str, Any]) -> Any:
     folder = environment_folder(settings.env)
     data = open_data(str(folder), data_id(settings.env, settings.data))
-    reserve_cache(settings.cache_mb)
-    options: dict[str, Any] = {"chronics_path": data.path}
-    if not own_reward:
-        options["reward_class"] = ConstantReward
-    if _reads_files(folder):
-        options["chronics_class"] = CachedMultifolder
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -87,6 +94,7 @@ def make_env(settings: GridSettings, own_reward: bool = False) -> Any:
                 str(folder),
                 test=True,
                 backend=LightSimBackend(),
+                chronics_path=data.path,
                 **options,
             )
     except Grid2OpException as error:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ace_ray.config.grid import RuleSettings
 from ace_ray.grid.catalogue import LINE, Catalogue
+from ace_ray.grid.forecast import simulate
 
 _OVERLOAD = 1.0  # rho from which a line is on its way to being tripped
 
@@ -30,7 +31,6 @@ class Rules:
         self.catalogue = catalogue
         self.settings = settings
         self.secure = secure
-        self._nothing = catalogue.action((0,), None)
         self._switches = np.flatnonzero(catalogue.kind == LINE)  # [5 L], five a line
         self._references = {s: i for s in range(len(catalogue.positions)) if (i := catalogue.reference(s)) is not None}
 
@@ -86,7 +86,6 @@ class Rules:
         return None if simulated is None else float(simulated.rho.max())
 
     def _simulate(self, obs: Any, action_id: int) -> Any | None:
-        """The forecast observation after the action; None if the grid would go black."""
-        action = self._nothing if action_id == 0 else self.catalogue.action((action_id,), obs)
-        simulated, _, done, _ = obs.simulate(action)
-        return None if done else simulated
+        """The forecast observation after the action, valid until the next one; None if the grid would go black."""
+        simulated = simulate(obs, self.catalogue.action((action_id,), obs))
+        return None if simulated.done else simulated.obs

@@ -17,6 +17,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from ace_ray.config.errors import DataError
+from ace_ray.grid.maintenance import plan
 
 FloatArray = NDArray[np.float64]
 
@@ -132,12 +133,7 @@ class Variation:
             if drawn and (first_day.weekday() + day) % 7 < _WORKING_DAYS:
                 begin, end = (max(0, round((24 * day + h) * hour - before)) for h in (_FIRST_HOUR, _LAST_HOUR))
                 planned[begin:end, line] = True
-        time = np.full(planned.shape, -1, dtype=np.int32)
-        duration = np.zeros(planned.shape, dtype=np.int32)
-        for line in np.flatnonzero(planned.any(axis=0)):
-            time[:, line] = series.get_maintenance_time_1d(planned[:, line].astype(np.int32))
-            duration[:, line] = series.get_maintenance_duration_1d(planned[:, line].astype(np.int32))
-        series.maintenance, series.maintenance_time, series.maintenance_duration = planned, time, duration
+        plan(series, planned)
 
 
 def smooth_noise(rng: np.random.Generator, rows: int, columns: int, knot: float) -> FloatArray:

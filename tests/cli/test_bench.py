@@ -2,13 +2,14 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
 
 from ace_ray.config.grid import CriticalSettings, GridSettings
 from ace_ray.config.load import load_settings
-from ace_ray.grid.bench import measure_rollout
+from ace_ray.grid.bench import Stopwatch, bench_rollout, rollout_lines
 from ace_ray.grid.bench_screen import bench_screen, screen_lines
 from ace_ray.grid.engine import EngineSpec
 
@@ -19,6 +20,12 @@ def number(line: str) -> float:
     return float(found.group(1))
 
 
+def documented(section: str) -> list[str]:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "json.md").read_text(encoding="utf-8")
+    (text,) = [part for part in page.split("\n## ") if part.startswith(section)]
+    return re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE)
+
+
 @pytest.mark.unit
 def test_the_screen_is_timed_apart_from_the_whole_decision() -> None:
     result = bench_screen(GridSettings(), states=3, exhaustive=0)
@@ -26,9 +33,7 @@ def test_the_screen_is_timed_apart_from_the_whole_decision() -> None:
     assert "67,106 actions, 3 states" in head
     assert 0 < number(rank) < number(decide)
     assert json.loads(json.dumps(result)) == result
-    page = (Path(__file__).resolve().parents[2] / "docs" / "json.md").read_text(encoding="utf-8")
-    (section,) = [part for part in page.split("\n## ") if part.startswith("`ace bench screen")]
-    assert re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE) == list(result)
+    assert documented("`ace bench screen") == list(result)
     assert result["sweep_ms"] is None
     assert result["recall"]["states"] == 0
 
@@ -49,9 +54,31 @@ def test_exhaustive_search_finds_nothing_much_better_than_the_slots() -> None:
 
 
 @pytest.mark.unit
-def test_the_rollout_counts_decisions_and_the_steps_between_them() -> None:
-    _, decisions, steps = measure_rollout(GridSettings(), seconds=1.0)
-    assert 0 < number(decisions) <= number(steps)
+def test_the_rollout_is_measured_against_a_loop_that_ends_where_it_ends() -> None:
+    result = bench_rollout(GridSettings(), "train:1;steps=60")
+    assert 0 < result["decisions"] <= result["steps"] <= 60
+    assert sum(result["shares"].values()) == pytest.approx(1.0, abs=0.02)
+    assert result["shares"]["decide"] > result["shares"]["predicate"] > 0
+    assert 0 < result["outside_decisions"] < 2 and result["reset_ms"]["ours"] < result["reset_ms"]["bare"]
+    assert json.loads(json.dumps(result)) == result
+    assert documented("`ace bench rollout") == list(result)
+    assert f"{result['steps']} steps" in rollout_lines(result)[0]
+
+
+@pytest.mark.unit
+def test_a_phase_inside_another_counts_once() -> None:
+    watch = Stopwatch()
+    with watch.phase("other"):
+        time.sleep(0.02)
+        with watch.phase("step"):
+            time.sleep(0.02)
+            with watch.phase("observation"):
+                time.sleep(0.04)
+        with watch.phase("decide"), watch.phase("rules"):
+            time.sleep(0.02)
+    seconds = watch.seconds
+    assert seconds["rules"] == 0 and seconds["decide"] >= 0.02 and seconds["observation"] >= 0.04
+    assert 0.02 <= seconds["step"] < 0.04 and 0.02 <= seconds["other"] < 0.04
 
 
 @pytest.mark.unit

@@ -1,16 +1,19 @@
 """Cached series give the very episodes of Grid2Op's own reader, and cost neither time nor memory twice."""
 
 import time
+from datetime import datetime, timedelta
+from types import SimpleNamespace
 
 import grid2op
 import numpy as np
 import pytest
-from grid2op.Chronics import GridStateFromFile
+from grid2op.Chronics import GridStateFromFile, GridStateFromFileWithForecastsWithMaintenance
 from lightsim2grid import LightSimBackend
 
 from ace_ray.config.grid import GridSettings
 from ace_ray.grid.chronics import FileSeries, SeriesCache, count_rows
 from ace_ray.grid.environment import make_env
+from ace_ray.grid.maintenance import draw, plan
 from ace_ray.grid.scenario import Scenario, reset_to
 
 pytestmark = pytest.mark.unit
@@ -46,6 +49,37 @@ def test_episodes_are_those_of_the_stock_reader(name):
         assert trace(ours, lambda env, s=scenario: reset_to(env, s), 60) == expected
     stock.close()
     ours.close()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_maintenance_is_drawn_as_grid2op_draws_it(seed):
+    rng = np.random.default_rng(seed)
+    hours = sorted(rng.choice(25, 2, replace=False).tolist())
+    series = SimpleNamespace(
+        n_=int(rng.integers(1000, 4000)),
+        n_line=6,
+        name_line=[f"line{i}" for i in range(6)],
+        line_to_maintenance={"line1", "line3", "line4"},
+        time_interval=timedelta(minutes=int(rng.choice([5, 15, 60]))),
+        start_datetime=datetime(2050, int(rng.integers(1, 13)), 27, int(rng.integers(0, 24)), 55),
+        maintenance_starting_hour=hours[0],
+        maintenance_ending_hour=hours[1],
+        daily_proba_per_month_maintenance=rng.uniform(0.2, 0.9, 12).tolist(),
+        max_daily_number_per_month_maintenance=rng.integers(1, 3, 12).tolist(),
+        maintenance_day_of_week=[0, 2, 3, 6],
+        space_prng=np.random.RandomState(seed),
+        get_maintenance_time_1d=GridStateFromFile.get_maintenance_time_1d,
+        get_maintenance_duration_1d=GridStateFromFile.get_maintenance_duration_1d,
+    )
+    stock = SimpleNamespace(**vars(series) | {"space_prng": np.random.RandomState(seed)})
+    stock.maintenance = GridStateFromFileWithForecastsWithMaintenance._generate_maintenance(stock)
+    GridStateFromFileWithForecastsWithMaintenance._fix_maintenance_format(stock)
+    plan(series, draw(series))
+    assert series.maintenance.any()
+    for name in ("maintenance", "maintenance_time", "maintenance_duration"):
+        ours, theirs = getattr(series, name), getattr(stock, name)
+        assert np.array_equal(ours, theirs) and ours.dtype == theirs.dtype
+    assert series.space_prng.randint(1 << 30) == stock.space_prng.randint(1 << 30), "as many numbers drawn"
 
 
 def test_a_second_reset_parses_nothing(env, scenario):
