@@ -104,7 +104,7 @@ def bench_rollout(settings: GridSettings, scenarios: str) -> dict[str, Any]:
         with watch.phase("other"):
             decisions += _greedy_episode(decision_env, scenario)
         greedy_s += time.perf_counter() - begun
-        actions, end, shares = list(played.actions), decision_env.grid_observation, dict(watch.seconds)
+        actions, end, seconds = list(played.actions), decision_env.grid_observation, dict(watch.seconds)
         begun = time.perf_counter()
         last = _bare_episode(bare_env, scenario, actions)
         bare_s += time.perf_counter() - begun
@@ -113,10 +113,9 @@ def bench_rollout(settings: GridSettings, scenarios: str) -> dict[str, Any]:
             _greedy_episode(decision_env, scenario)
             given_s += time.perf_counter() - begun
         steps += len(actions)
-        watch.seconds = shares  # of the first play alone
+        watch.seconds = dict(seconds)  # of the first play alone
         if any((obs.rho != end.rho).any() for obs in (last, decision_env.grid_observation)):
             raise DataError(f"played again, {scenario.key()} ends elsewhere", "report this: it must not happen")
-    outside = greedy_s - watch.seconds["decide"]
     resets = {
         "ours": _median_ms(lambda: reset_to(env, chosen[0])),
         "bare": _median_ms(lambda: reset_to(bare_env, chosen[0])),
@@ -129,9 +128,9 @@ def bench_rollout(settings: GridSettings, scenarios: str) -> dict[str, Any]:
         "steps_per_s": steps / greedy_s,
         "decisions_per_s": decisions / greedy_s,
         "bare_steps_per_s": steps / bare_s,
-        "outside_decisions": bare_s / outside,
+        "outside_decisions": bare_s / (greedy_s - seconds["decide"]),
         "without_search": bare_s / given_s,
-        "shares": {name: seconds / greedy_s for name, seconds in watch.seconds.items()},
+        "shares": {name: spent / greedy_s for name, spent in seconds.items()},
         "reset_ms": {"first": 1e3 * (reset - ready), **resets},
         "start_s": {"environment": built - start, "engine": ready - built, "first_decision": decided - reset},
         "memory_mb": {**memory, "chronics": cached_bytes() / 2**20, "chronics_held": len({s.chronic for s in chosen})},
