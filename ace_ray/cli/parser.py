@@ -83,6 +83,8 @@ def make_parser() -> argparse.ArgumentParser:
         settings=True,
     )
 
+    bench("grids", "play the simple agents on every grid and write the page that compares them", _grids, settings=True)
+
     group("runs", "training runs")("list", "list the runs under the runs root", settings=True)
 
     head = group("cluster", "a local Ray head with token authentication")
@@ -267,6 +269,14 @@ def _refiners(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--decisions", type=int, default=4000, help="decisions of each run (default: 4000)")
     parser.add_argument("--scenarios", default="test:16", help=f"{SCENARIOS} (default: test:16)")
     parser.add_argument("--prefix", default="refiners", help="names of the runs: PREFIX-llm, ... (default: refiners)")
+
+
+def _grids(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="results; those there are not replayed")
+    parser.add_argument("--env", action="append", metavar="NAME", help="a grid; may be repeated (default: all known)")
+    parser.add_argument("--agent", action="append", help=f"may be repeated (default: the simple ones); {AGENTS}")
+    parser.add_argument("--scenarios", default="test:12", help=f"{SCENARIOS} (default: test:12)")
+    parser.add_argument("--processes", type=int, help="worker processes (default: setting evaluation.processes)")
 
 
 def _head(parser: argparse.ArgumentParser) -> None:

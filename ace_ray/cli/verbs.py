@@ -297,6 +297,22 @@ def bench_refiners(args: argparse.Namespace) -> int:
     return 0
 
 
+def bench_grids(args: argparse.Namespace) -> int:
+    from ace_ray.evaluation.grids import AGENTS, GRIDS, PAGE, play_grids
+
+    settings = _settings(args)
+    play_grids(
+        args.out,
+        settings.grid,
+        grids=args.env or GRIDS,
+        agents=args.agent or AGENTS,
+        scenarios=args.scenarios,
+        processes=args.processes or settings.evaluation.processes,
+        say=print,
+    )
+    return _print([f"page: {args.out / PAGE}"])
+
+
 def runs_list(args: argparse.Namespace) -> int:
     from ace_ray.coevolution.run_folder import ABOUT, read_about, runs_root
 

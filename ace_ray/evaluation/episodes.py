@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,13 @@ from ace_ray.agents.base import RuleAgent
 from ace_ray.config.errors import DataError
 from ace_ray.evaluation.figures import action_figure
 from ace_ray.evaluation.play import Played
+from ace_ray.evaluation.result import plain_name
 from ace_ray.grid.scenario import Scenario
 
 
 def episode_folder(folder: str | os.PathLike[str], agent: str) -> Path:
     """The folder of an agent's episodes: one a name, as grid2viz and `EpisodeData.list_episode` expect it."""
-    return Path(folder) / re.sub(r"[^\w.+@-]+", "_", agent).strip("_")
+    return Path(folder) / plain_name(agent)
 
 
 def episode_name(scenario: Scenario) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -183,6 +184,11 @@ def load(path: str | os.PathLike[str]) -> Evaluation:
     except (ValueError, KeyError, TypeError) as error:
         problem = f"{path} is no result of an evaluation: {error!r}"
         raise DataError(problem, "write it with `ace evaluate … --json FILE`") from error
+
+
+def plain_name(name: str) -> str:
+    """An agent's or environment's name as that of a file."""
+    return re.sub(r"[^\w.+@-]+", "_", name).strip("_")
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float | None]:

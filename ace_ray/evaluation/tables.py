@@ -41,9 +41,9 @@ class Table:
 
     def markdown(self) -> str:
         """The same in Markdown."""
-        parts = [_markdown(self._rows())]
+        parts = [markdown_table(self._rows())]
         if self.comparisons:
-            parts.append(_markdown((HEAD_PAIRED, *self._paired_rows())))
+            parts.append(markdown_table((HEAD_PAIRED, *self._paired_rows())))
         return "\n\n".join([*parts, "\n".join(f"- {note}" for note in self.notes())]) + "\n"
 
     def to_json(self) -> dict[str, Any]:
@@ -154,6 +154,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]])
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of rows, the first of which is the head."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
