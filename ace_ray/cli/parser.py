@@ -275,7 +275,7 @@ def _grids(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="results; those there are not replayed")
     parser.add_argument("--env", action="append", metavar="NAME", help="a grid; may be repeated (default: all known)")
     parser.add_argument("--agent", action="append", help=f"may be repeated (default: the simple ones); {AGENTS}")
-    parser.add_argument("--scenarios", default="test:12", help=f"{SCENARIOS} (default: test:12)")
+    parser.add_argument("--scenarios", help=f"{SCENARIOS} (default: twelve of each grid)")
     parser.add_argument("--processes", type=int, help="worker processes (default: setting evaluation.processes)")
 
 

@@ -304,7 +304,7 @@ def bench_grids(args: argparse.Namespace) -> int:
     play_grids(
         args.out,
         settings.grid,
-        grids=args.env or GRIDS,
+        grids=args.env or tuple(GRIDS),
         agents=args.agent or AGENTS,
         scenarios=args.scenarios,
         processes=args.processes or settings.evaluation.processes,
