@@ -28,8 +28,7 @@ pytestmark = pytest.mark.unit
 PLAYS = int(os.environ.get("ACE_TEST_PLAYS", "1500"))
 STATES = int(os.environ.get("ACE_TEST_STATES", "8"))
 DATA = Path(grid2op.__file__).parent / "data"
-TRACK2 = str(DATA / "l2rpn_neurips_2020_track2" / "x1")
-OTHERS = ["rte_case5_example", "rte_case14_test", "l2rpn_icaps_2021", "l2rpn_wcci_2020", TRACK2]
+OTHERS = ["rte_case5_example", "rte_case14_test", "l2rpn_icaps_2021", "l2rpn_wcci_2020", "l2rpn_neurips_2020_track2/x1"]
 
 # Environment, and what the median and 99th percentile of |linear - played| of the max rho may reach after random moves.
 # What the screen does not see is reactive power: that of a bus that parts from its generators comes from far away.
