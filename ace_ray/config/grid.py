@@ -28,7 +28,7 @@ class CandidateSettings(Settings):
     """The K slots that the agent chooses from."""
 
     slots: int = Field(64, ge=2, description="number of slots K, do-nothing included")
-    shortlist: int = Field(160, ge=1, description="best actions of the linear screen that get an exact AC check")
+    shortlist: int = Field(96, ge=1, description="best actions of the screen that get an exact AC check")
     substation_share: float = Field(0.5, gt=0, le=1, description="largest share of slots on one substation")
     exploratory: int = Field(4, ge=0, description="slots filled at random from the screen's better half")
     memory: int = Field(8, ge=0, description="slots filled from the proposal memory")

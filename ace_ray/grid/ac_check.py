@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ace_ray.grid.catalogue import LINE, NOOP, Catalogue
 from ace_ray.grid.effect import topologies_after
 from ace_ray.grid.model import FloatArray, GridModel, GridState, IntArray, limits_of
+from ace_ray.grid.newton import OperatingPoint
 from ace_ray.grid.screen import PER_LINE
 
 MAX_ITERATIONS = 10
@@ -155,6 +156,23 @@ class AcCheck:
         injection = base.injection.copy()
         injection[model.gen_pos] = grid.get_gen_res()[0]
         return GridState(self._topo, injection, p_or, q_or, p_ex, v_or, v_ex, 1000.0 * a_or / self._limit, self._limit)
+
+    def point(self) -> OperatingPoint:
+        """The solved state, voltages and all."""
+        grid = self._grid
+        shunt_q = np.zeros(self.model.n_node)
+        for shunt in grid.get_shunts() if self._shunt_subs else ():
+            if shunt.connected:
+                shunt_q[shunt.bus_id] += shunt.res_q_mvar
+        return OperatingPoint(
+            voltage=np.asarray(grid.get_V()),
+            gen_p=grid.get_gen_res()[0],
+            load_p=grid.get_loads_res()[0],
+            load_q=grid.get_loads_res()[1],
+            storage_p=grid.get_storages_res()[0] if self.model.n_storage else np.zeros(0),
+            shunt_q=shunt_q,
+            limit=self._limit,
+        )
 
     def topology_after(self, topo: IntArray, action_id: int) -> IntArray:
         """Topology vector [T] once an action is played in `topo`."""

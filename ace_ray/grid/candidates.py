@@ -16,11 +16,11 @@ from ace_ray.grid.effect import topologies_after
 from ace_ray.grid.kernels import CERTAIN, ISLAND
 from ace_ray.grid.linear import Linearisation
 from ace_ray.grid.model import FloatArray, IntArray
+from ace_ray.grid.newton_kernels import Tangent
 from ace_ray.grid.screen import Screen
 from ace_ray.grid.security import Security
 
 MASKED_SCORE = np.float32(-1e9)
-_THINNED = 256  # partitions of one substation that `wider` takes at most
 RESOLUTION = 5  # decimals of a score: closer ones are ties, broken by elements moved, then by id
 
 
@@ -50,16 +50,6 @@ class Evaluation:
     def take(self, rows: NDArray) -> "Evaluation":
         """The chosen rows."""
         return Evaluation(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
-
-    def relief(self) -> float:
-        """How much better than do-nothing the best playable row is."""
-        playable = self.usable & self.legal
-        return float(self.score[playable].max(initial=-np.inf) - self.score[self.ids == 0].max())
-
-    def joined(self, other: "Evaluation") -> "Evaluation":
-        """Both, one after the other."""
-        names = [field.name for field in fields(self)]
-        return Evaluation(**{name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in names})
 
     def replaced(self, other: "Evaluation") -> "Evaluation":
         """The same rows, those of ids that `other` has too taken from there."""
@@ -122,6 +112,7 @@ class Candidates:
     def shortlist(
         self,
         lin: Linearisation,
+        tan: Tangent | None,
         obs: Any,
         reconnected: Sequence[int],
         overloaded: bool,
@@ -129,8 +120,12 @@ class Candidates:
         proposals: Sequence[int],
         rng: np.random.Generator | None,
     ) -> Shortlist:
-        """The ids worth an AC check in this state: the best of the linear screen, memory, proposals, exploration."""
-        ids, _ = self._ranked(lin, obs, reconnected, overloaded)
+        """The ids worth an AC check in this state: the best of the screen, memory, proposals, exploration.
+
+        `tan` is the state's AC linearisation, which ranks where the objective is the rho of here and now; without it
+        (there is no AC solution) the DC one does.
+        """
+        ids, _ = self._ranked(lin, tan, obs, reconnected, overloaded)
         chosen = self._capped(ids)[: self.settings.shortlist]
         best = ids[chosen]
         exploratory: list[int] = []
@@ -145,32 +140,16 @@ class Candidates:
             np.array(list(everything), np.int64), frozenset(exploratory), frozenset(known.tolist()), explicit
         )
 
-    def wider(self, lin: Linearisation, obs: Any, known: IntArray) -> IntArray:
-        """More ids to check by AC where the shortlist brought no relief, none of them in `known`.
-
-        Where reactive flow makes the overload (a load at the end of a line, a bus that parts from its generator) the
-        linear model sees no change in thousands of partitions, and what helps is near: the partitions of the
-        substations at the ends of the most loaded line and one line further, evenly thinned out where there are many.
-        """
-        model, alive = self.screen.model, lin.alive
-        worst = int(np.argmax(lin.state.rho))
-        near = {int(model.line_or_sub[worst]), int(model.line_ex_sub[worst])}
-        ends = np.stack([model.line_or_sub[alive], model.line_ex_sub[alive]], axis=1)
-        near |= {int(s) for s in ends[np.isin(ends, list(near)).any(axis=1)].ravel()}
-        chosen: list[NDArray] = []
-        for s in sorted(near):
-            ids = np.arange(self.catalogue.offsets[s], self.catalogue.offsets[s + 1])
-            ids = ids[self.catalogue.legal(obs, ids)]
-            chosen.append(ids[:: max(1, -(-ids.size // _THINNED))])
-        return np.setdiff1d(np.concatenate(chosen), known)
-
     def _ranked(
-        self, lin: Linearisation, obs: Any, reconnected: Sequence[int], overloaded: bool
+        self, lin: Linearisation, tan: Tangent | None, obs: Any, reconnected: Sequence[int], overloaded: bool
     ) -> tuple[IntArray, FloatArray]:
         """Legal ids and their linear objective, best first: the best of each substation, and the line switches."""
         free = self.screen.substations[obs.time_before_cooldown_sub[self.screen.substations] == 0]
-        outages = None if overloaded else self.security.screen_order(lin)
-        ids, rho = self.screen.rank(lin, self._keep, free, outages, self.critical.rho_overloaded)
+        if overloaded and tan is not None:
+            ids, rho = self.screen.rank_now(tan, lin.state.rho, self._keep, free)
+        else:
+            outages = None if overloaded else self.security.screen_order(lin)
+            ids, rho = self.screen.rank(lin, self._keep, free, outages, self.critical.rho_overloaded)
         legal = self.catalogue.legal(obs, ids)
         if reconnected:  # a partition that would move the end of a reconnected line is the same as one that does not
             topo = lin.state.topo

@@ -20,12 +20,12 @@ from ace_ray.grid.features import context_feature_names, context_features, slot_
 from ace_ray.grid.kernels import ISLAND
 from ace_ray.grid.linear import FactorCache, Linearisation
 from ace_ray.grid.model import FloatArray, GridModel, GridState
+from ace_ray.grid.newton import tangent
 from ace_ray.grid.rules import Rules
 from ace_ray.grid.screen import Screen
 from ace_ray.grid.security import Security, attackable_lines
 
 OVERLOADED, INSECURE = "overloaded", "insecure"
-_RELIEF = 0.02  # gain in max rho under which more actions get an AC check
 
 
 @dataclass(frozen=True)
@@ -162,16 +162,14 @@ class DecisionEngine:
             there, before = self._reconnected(obs, here, accompany, overloaded, fixed, proposals)
             accompany = accompany if there is not here else ()
         if fixed is None:
+            tan = tangent(self.model, there.factors, self.check.point()) if overloaded and self.check.ready else None
             shortlist = self.candidates.shortlist(
-                there, obs, self._lines(accompany), overloaded, self.memory, proposals, rng
+                there, tan, obs, self._lines(accompany), overloaded, self.memory, proposals, rng
             )
             ids = shortlist.ids
         else:
             ids = fixed
         evaluation = self._evaluate(ids, there, obs, overloaded, self._lines(accompany))
-        if fixed is None and overloaded and evaluation.relief() < _RELIEF:
-            more = self.candidates.wider(there, obs, ids)
-            evaluation = evaluation.joined(self._evaluate(more, there, obs, overloaded, self._lines(accompany)))
         if before is not None:
             evaluation = evaluation.replaced(before)
         rows = np.arange(ids.size) if fixed is not None else self.candidates.fill(evaluation, shortlist)

@@ -40,6 +40,9 @@ class GridModel:
     pos_sign: IntArray  # [T] +1 origin end, -1 extremity end, 0 injection
     susceptance: FloatArray  # [L] MW per radian, tap ratio included
     own_admittance: NDArray[np.complex128]  # [L] MVA at nominal voltage: y_11 of the line's origin, shunt included
+    mutual_admittance: NDArray[np.complex128]  # [L] y_12
+    mutual_back_admittance: NDArray[np.complex128]  # [L] y_21, another one where a transformer turns the phase
+    far_admittance: NDArray[np.complex128]  # [L] y_22
     nominal_kv: FloatArray  # [L] nominal voltage of the line's origin
     thermal_limit: FloatArray  # [L] A
     slack_gens: IntArray  # generators that take part in the slack
@@ -81,7 +84,8 @@ class GridModel:
             )
         # ydc_12 = -1/(x * ratio) per unit of the grid's base power
         susceptance = np.array([-b.ydc_12.real for b in branches]) * grid.get_sn_mva()
-        own_admittance = np.array([b.yac_11 for b in branches], complex) * grid.get_sn_mva()
+        admittances = np.array([(b.yac_11, b.yac_12, b.yac_21, b.yac_22) for b in branches], complex)
+        own, mutual, back, far = (admittances * grid.get_sn_mva()).T
 
         pos_line = np.full(env.dim_topo, -1, np.int32)
         pos_sign = np.zeros(env.dim_topo, np.int32)
@@ -112,7 +116,10 @@ class GridModel:
             pos_line=pos_line,
             pos_sign=pos_sign,
             susceptance=susceptance,
-            own_admittance=own_admittance,
+            own_admittance=own,
+            mutual_admittance=mutual,
+            mutual_back_admittance=back,
+            far_admittance=far,
             nominal_kv=np.asarray(grid.get_bus_vn_kv(), np.float64)[env.line_or_to_subid],
             thermal_limit=np.asarray(env.get_thermal_limit(), np.float64),
             slack_gens=slack,

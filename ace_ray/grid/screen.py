@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ace_ray.grid import kernels
+from ace_ray.grid import kernels, newton_kernels
 from ace_ray.grid.catalogue import LINE, SUBSTATION, Catalogue
 from ace_ray.grid.effect import topologies_after
 from ace_ray.grid.linear import Linearisation
 from ace_ray.grid.model import FloatArray, GridModel, IntArray
+from ace_ray.grid.newton_kernels import Tangent
 
 PER_LINE = 5  # catalogue ids of a line: disconnect, reconnect on (1,1), (1,2), (2,1), (2,2)
 
@@ -41,13 +42,17 @@ class Screen:
 
     def __init__(self, model: GridModel, catalogue: Catalogue) -> None:
         self.model, self.catalogue = model, catalogue
-        # The kernel's element 0 never moves, and its element 1 + i is bit i of the catalogue's code.
-        order = [np.concatenate([p[:1], p[:0:-1]]) for p in catalogue.positions]
+        # The kernels' element 0 never moves; it is a generator where the substation has one, the slack before others.
+        order = [self._ordered(positions) for positions in catalogue.positions]
         sizes, ids = [0], []
+        self._patterns = np.zeros(catalogue.size, np.int64)  # full pattern of a catalogue id
         for s, positions in enumerate(catalogue.positions):
             start, end = catalogue.offsets[s], catalogue.offsets[s + 1]
             table = np.full(1 << (len(positions) - 1) if end > start else 0, -1, np.int32)
-            table[catalogue.code[start:end]] = np.arange(start, end)
+            bits = catalogue.code[start:end, None] >> (len(positions) - 1 - np.searchsorted(positions, order[s])) & 1
+            patterns = (bits ^ bits[:, :1]) @ (1 << np.arange(len(positions)))
+            self._patterns[start:end] = patterns
+            table[patterns >> 1] = np.arange(start, end)
             ids.append(table)
             sizes.append(table.size)
         self._layout = kernels.Layout(
@@ -60,6 +65,37 @@ class Screen:
             np.concatenate(ids),
         )
         self.substations = np.flatnonzero(np.diff(catalogue.offsets)).astype(np.int64)
+
+    def _ordered(self, positions: IntArray) -> IntArray:
+        rank = np.isin(positions, self.model.gen_pos).astype(int) + (positions == self.model.slack_pos)
+        return positions[np.argsort(-rank, kind="stable")]
+
+    def rank_now(
+        self,
+        tan: Tangent,
+        rho: FloatArray,
+        keep: int,
+        substations: IntArray | None = None,
+        every: NDArray | None = None,
+    ) -> tuple[IntArray, FloatArray]:
+        """The best `keep` partitions of each substation by the max rho here and now, one Newton step from the state.
+
+        Args:
+            tan: Present state.  rho: [L] its rho, for the order in which lines are looked at.
+            keep: Number kept of each substation.  substations: The ones to look at; all if None.
+            every: [catalogue size]: receives the rho of every partition, squared, and its type is the precision of the
+                inner loops (for tests and recall measurements; slower).
+
+        Returns:
+            As `rank`.
+        """
+        wanted = self.substations if substations is None else np.asarray(substations, np.int64)
+        lines = np.argsort(-rho, kind="stable")
+        table = np.zeros(1, np.float32) if every is None else every
+        values, ids = newton_kernels.rank_substations(
+            wanted, self._layout, tan, lines[tan.node_or[lines] >= 0], keep, table
+        )
+        return _sorted(values, ids)
 
     def rank(
         self,
@@ -93,10 +129,7 @@ class Screen:
         search = kernels.Search(lines[lin.alive[lines]], lost.lines, lost.order, float(limit), keep)
         table = np.zeros(0, dtype) if every is None else every
         values, ids = kernels.rank_substations(wanted, self._layout, lin.arrays(), search, np.zeros(1, dtype), table)
-        found = ids >= 0
-        flat_ids, rho = ids[found], np.sqrt(values[found].astype(np.float64))
-        best = np.lexsort((flat_ids, rho))
-        return flat_ids[best], rho[best]
+        return _sorted(values, ids)
 
     def rows(
         self, lin: Linearisation, ids: Sequence[int] | NDArray, outages: IntArray, reconnected: Sequence[int] = ()
@@ -120,7 +153,7 @@ class Screen:
             self._switch(lin, int(chosen[i]), outages, rows, int(i))
         partitions = np.flatnonzero(kinds == SUBSTATION)
         of = self.catalogue.substation[chosen[partitions]]
-        masks = self.catalogue.code[chosen[partitions]].astype(np.int64) << 1
+        masks = self._patterns[chosen[partitions]]
         if reconnected:
             after = topologies_after(self.model, self.catalogue, lin.state.topo, chosen[partitions], reconnected)
             masks = self._masks(of, after)
@@ -184,3 +217,11 @@ class Screen:
     def rho(self, lin: Linearisation, rows: Rows) -> FloatArray:
         """[n, L] rho after each action by the linear model; a line that an action opens has 0."""
         return lin.rho(rows.flows)
+
+
+def _sorted(values: NDArray, ids: IntArray) -> tuple[IntArray, FloatArray]:
+    """Ids and rho out of the kernels' rho squared, best first; ties by lower id."""
+    found = ids >= 0
+    flat, rho = ids[found], np.sqrt(values[found].astype(np.float64))
+    best = np.lexsort((flat, rho))
+    return flat[best], rho[best]

@@ -9,7 +9,6 @@ from ace_ray.grid.catalogue import LINE, NOOP, SUBSTATION
 from ace_ray.grid.engine import Decision, DecisionEngine
 from ace_ray.grid.environment import make_env
 from ace_ray.grid.kernels import ISLAND
-from ace_ray.grid.model import GridState
 from tests.grid.messy import messy_observations
 
 pytestmark = pytest.mark.unit
@@ -287,23 +286,3 @@ def test_a_partition_at_the_end_of_a_reconnected_line_is_scored_as_it_is_played(
                 np.testing.assert_allclose(decision.rho_after[slot], after.rho, atol=2e-5)
                 compared += 1
     assert compared > 10
-
-
-def test_where_the_shortlist_brings_no_relief_more_actions_are_checked(engine, states, decisions, monkeypatch):
-    monkeypatch.setattr("ace_ray.grid.engine._RELIEF", 10.0)  # never satisfied
-    catalogue, model, widened = engine.catalogue, engine.model, 0
-    for obs, decision in zip(states, decisions, strict=True):
-        if decision.kind != "overloaded" or decision.accompany:
-            continue
-        lin = engine._factors.linearise(GridState.from_observation(model, obs))
-        more = engine.candidates.wider(lin, obs, np.array([0]))
-        assert catalogue.legal(obs, more).all()
-        line = int(obs.rho.argmax())
-        ends = np.array([model.line_or_sub[line], model.line_ex_sub[line]])
-        free = ends[(obs.time_before_cooldown_sub[ends] == 0) & np.isin(ends, engine.screen.substations)]
-        assert set(free) <= set(catalogue.substation[more])
-        found = engine.decide(obs)
-        among = engine.decision_of(obs, more[:: max(1, more.size // 60)])
-        assert found.score.max() >= max(among.score[1:].max(), decision.score.max())
-        widened += 1
-    assert widened >= 2
