@@ -28,6 +28,9 @@ from ace_ray.grid.model import FloatArray, IntArray
 FAST = {"reassoc", "contract", "arcp", "nsz"}
 HUGE = 1e30  # rho^2 of a pattern that cannot be used
 SINGULAR = 1e-6  # relative determinant under which a split cuts the grid in two, or has no voltage to settle at
+TIE = (
+    1e-5  # rho^2 that a moved element weighs: of thousands that leave the worst line alone the smallest moves are kept
+)
 LOW_BITS = 7
 LINES_PER_CHECK = 8  # lines between two looks whether a block can be given up
 
@@ -289,6 +292,18 @@ def _rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it 
     n_branch, n_inject = (kind == 1).sum(), (kind == 2).sum()
     m, turn, lift = np.empty(n_low, dt), np.empty(n_low, dt), np.empty(n_low, dt)
     weights = np.zeros((low, 4))
+    low_moved, high_moved = np.zeros(n_low), np.zeros(n_high)
+    for e in range(n_el - 1):
+        for half in range(n_low if e < low else n_high):
+            changed = half >> (e if e < low else e - low) & 1 != present >> (e + 1) & 1
+            if alive >> (e + 1) & 1 and changed:
+                if e < low:
+                    low_moved[half] += 1
+                else:
+                    high_moved[half] += 1
+    in_service = 0
+    for e in range(n_el):
+        in_service += alive >> e & 1
     heap = [(-HUGE, -1)]
     for _ in range(keep - 1):
         heap.append((-HUGE, -1))
@@ -346,8 +361,10 @@ def _rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it 
             identity = ids[hi << low | lo]
             if every.size > 1 and identity >= 0:
                 every[identity] = m[lo]
-            if m[lo] < HUGE and m[lo] < -heap[0][0]:
-                heapq.heapreplace(heap, (-np.float64(m[lo]), np.int64(identity)))  # type: ignore[misc]
+            moves = low_moved[lo] + high_moved[hi] + (present & alive & 1)
+            value = m[lo] + TIE * min(moves, in_service - moves)
+            if m[lo] < HUGE and value < -heap[0][0]:
+                heapq.heapreplace(heap, (-value, np.int64(identity)))  # type: ignore[misc]
     values, chosen = np.empty(keep), np.empty(keep, np.int64)
     for i in range(keep):
         values[i], chosen[i] = -heap[i][0], heap[i][1]

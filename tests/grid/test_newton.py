@@ -156,6 +156,34 @@ def test_keeping_the_best_gives_up_none_of_them(engine_and_states):
             np.testing.assert_allclose(kept, np.sqrt(own[:10]), rtol=1e-3)
 
 
+def test_of_partitions_that_tie_those_that_move_least_are_kept(engine_and_states):
+    engine, states = engine_and_states
+    catalogue, screen = engine.catalogue, engine.screen
+    moved_more = 0
+    for obs in states[:6]:
+        loaded = linearised(engine, obs)
+        if loaded is None:
+            continue
+        state, _, tan = loaded
+        every = np.full(catalogue.size, -1.0)
+        screen.rank_now(tan, state.rho, 1, every=every)
+        for s in screen.substations:
+            ids = np.arange(catalogue.offsets[s], catalogue.offsets[s + 1])
+            ids = ids[(every[ids] >= 0) & (every[ids] < 1e29)]
+            tied = ids[every[ids] <= every[ids].min(initial=np.inf) + 1e-7]
+            if tied.size < 10:
+                continue
+            best = screen.rank_now(tan, state.rho, 4, substations=np.array([s]))[0]
+            positions = catalogue.positions[s]
+            live = state.topo[positions] > 0
+            after = catalogue.bus_rows(tied)[:, positions][:, live]
+            moves = (after != state.topo[positions][live]).sum(axis=1)
+            moves = np.minimum(moves, live.sum() - moves)
+            assert set(moves[np.isin(tied, best)]) <= set(np.sort(moves)[:4])
+            moved_more += moves.max() > np.sort(moves)[3]
+    assert moved_more or len(screen.substations) < 20
+
+
 @pytest.mark.parametrize("name", ["env", "case14"])
 def test_a_generator_of_the_slack_stays_where_it_is(name, request):
     environment = request.getfixturevalue(name)
