@@ -59,7 +59,7 @@ class Question:
         grid = settings.grid
         env = make_env(grid)
         self.settings = settings
-        self.engine = DecisionEngine(env, grid, settings.seed)
+        self.engine = DecisionEngine(env, grid)
         self.comparator = Comparator(make_env(grid), self.engine, grid)
         facts = facts_of(env, self.engine.security.lines, grid)
         self.actor = Actor(self.engine.catalogue, facts, settings.language)

@@ -131,7 +131,7 @@ class Exam:
     def __init__(self, settings: RunSettings, folder: Path) -> None:
         grid = settings.grid
         env = make_env(grid)
-        engine = DecisionEngine(env, grid, settings.seed)
+        engine = DecisionEngine(env, grid)
         self.settings = settings
         self.comparator = Comparator(make_env(grid), engine, grid, keep=_CHUNK)
         self.actor = Actor(engine.catalogue, facts_of(env, engine.security.lines, grid), settings.language)

@@ -98,7 +98,7 @@ class Labeller:
         self.plan = plan
         settings = plan.grid
         env = make_env(settings)
-        self.engine = DecisionEngine(env, settings, plan.seed)
+        self.engine = DecisionEngine(env, settings)
         self.play = DecisionEnv(env, self.engine, settings)
         self.comparator = Comparator(make_env(settings), self.engine, settings)
         facts = facts_of(env, self.engine.security.lines, settings)

@@ -25,7 +25,7 @@ def live_judge(settings: RunSettings) -> Iterator[Judge]:
     def comparator() -> Comparator:
         if not made:
             env = make_env(settings.grid)
-            made.append(Comparator(env, DecisionEngine(env, settings.grid, settings.seed), settings.grid))
+            made.append(Comparator(env, DecisionEngine(env, settings.grid), settings.grid))
         return made[0]
 
     def judge(case: GateCase, reply: str) -> float | None:

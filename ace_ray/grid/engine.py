@@ -62,11 +62,10 @@ class DecisionEngine:
         env: Grid2Op environment with the LightSim backend; read once, here: its LightSim grid is copied and neither
             the environment nor its backend is used afterwards.
         settings: Predicate, candidates and rules.
-        seed: Kept for callers that log it; decisions draw only from the generator that `decide` is given.
     """
 
-    def __init__(self, env: Any, settings: GridSettings, seed: int = 0) -> None:
-        self.settings, self.seed = settings, seed
+    def __init__(self, env: Any, settings: GridSettings) -> None:
+        self.settings = settings
         if env.done:  # an episode that is over has neither grid nor limits, and has to be reset anyway
             env.reset()
         grid = env.backend._grid.copy()

@@ -61,7 +61,7 @@ class RefinerLoop:
         self._replay = replay
         self._stop = threading.Event()
         self._env = make_env(settings.grid)
-        engine = DecisionEngine(self._env, settings.grid, seed=settings.seed)
+        engine = DecisionEngine(self._env, settings.grid)
         comparator = Comparator(self._env, engine, settings.grid)
         rng = np.random.default_rng([settings.seed, 1000 + index, start])
         self._critic: Critic | None = None

@@ -49,7 +49,7 @@ class RolloutRunner(EnvRunner):  # pragma: no cover - runs in its own process; R
         streams = np.random.SeedSequence([settings.seed, index, int(self.config.start)]).spawn(4)
         scenarios, slots, actions, starts = (int(s.generate_state(1)[0]) for s in streams)
         self._grid = make_env(settings.grid)
-        self._engine = DecisionEngine(self._grid, settings.grid, seed=settings.seed)
+        self._engine = DecisionEngine(self._grid, settings.grid)
         if self.config.grid is not None and self.config.grid.catalogue != self._engine.catalogue.hash:
             raise GridMismatchError(
                 f"rollout worker {index} sees catalogue {self._engine.catalogue.hash}, the run was started with "
