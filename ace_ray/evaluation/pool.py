@@ -16,6 +16,7 @@ from ace_ray.config.errors import ResourceError, WorkerError
 from ace_ray.evaluation.player import Playable, Player
 
 START_S = 300.0  # without a single worker: a busy machine takes a minute to import everything
+CPU_SHARE = 0.5  # of a worker, as of a rollout worker: an evaluation has room wherever its run had
 STORE_MB = 80  # results are a few kB; Ray takes no less
 IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -68,7 +69,9 @@ class Pool:
         if not ray.is_initialized():
             _connect(self.processes)
             self._connected = True
-        actor = ray.remote(_Worker).options(num_cpus=1, runtime_env={"env_vars": dict.fromkeys(THREADS, "1")})
+        actor = ray.remote(_Worker).options(
+            num_cpus=CPU_SHARE, scheduling_strategy="SPREAD", runtime_env={"env_vars": dict.fromkeys(THREADS, "1")}
+        )
         self._workers += [actor.remote() for _ in range(wanted - len(self._workers))]
         yield from self._share(jobs)
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -59,6 +60,17 @@ def run(tmp_path_factory, own_engine, grid_settings):
     return small_run(tmp_path_factory.mktemp("runs") / "tiny", own_engine, grid_settings)
 
 
+def test_a_policy_brings_the_grid_settings_of_its_run_or_export(tmp_path, own_engine, grid_settings):
+    careful = grid_settings.critical.model_copy(update={"rho_overloaded": 0.87})
+    settings = grid_settings.model_copy(update={"critical": careful})
+    made = small_run(tmp_path / "careful", own_engine, settings)
+    for spec in (f"policy:{made}", f"policy+check:{made}@0", f"policy:{export(made, tmp_path / 'exported')}"):
+        assert registry.trained_settings(spec) == settings, spec
+    shutil.copytree(made / "checkpoints" / "000000", tmp_path / "alone" / "weights")
+    assert registry.trained_settings(f"policy:{tmp_path / 'alone' / 'weights'}") is None
+    assert registry.trained_settings("greedy") is None
+
+
 def test_plays_an_episode_where_ray_and_vllm_cannot_be_imported(run, tmp_path, env, grid_settings):
     folder = export(run, tmp_path / "submission_1")
     done = subprocess.run(
@@ -81,7 +93,7 @@ def test_plays_an_episode_where_ray_and_vllm_cannot_be_imported(run, tmp_path, e
         def step(self, *_):
             played.append(list(agent.last_ids))
 
-    play(env, agent, scenario, grid_settings, Ids())
+    play(env, agent, scenario, grid_settings, [Ids()])
     assert shown["ids"] == played and any(played)
     assert shown["memory"] == [301, 402] == list(agent.engine.memory)
 

@@ -137,3 +137,12 @@ def test_local_profile_sets_sizes_only() -> None:
     assert {key for key in keys if not key.startswith("resources.")} <= sizes
     assert settings.replay.refined_capacity >= 16 and settings.finetune.every >= 8
     assert keys <= set(leaves(RunSettings))
+
+
+def test_profiles_and_overrides_change_what_they_name_of_a_base(tmp_path: Path) -> None:
+    base = load_settings(overrides=["grid.cache_mb=99", "grid.candidates.slots=32", "seed=5"])
+    profile = tmp_path / "p.yaml"
+    profile.write_text("grid: {cache_mb: 77}\n")
+    found = load_settings([profile], ["seed=6"], base=base)
+    assert (found.grid.cache_mb, found.grid.candidates.slots, found.seed) == (77, 32, 6)
+    assert load_settings(base=base) == base

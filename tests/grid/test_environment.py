@@ -11,7 +11,7 @@ import pytest
 from ace_ray.config.errors import DataError
 from ace_ray.config.grid import GridSettings
 from ace_ray.grid.data import SPLITS
-from ace_ray.grid.environment import data_set, is_random, make_env
+from ace_ray.grid.environment import data_set, environment_folder, is_random, make_env
 from ace_ray.grid.scenario import Scenario, reset_to
 from ace_ray.grid.scenario_sets import parse
 
@@ -178,3 +178,11 @@ def test_a_maintenance_meta_file_is_heeded_in_any_environment(own_week):
         planned[chronic] = bool((obs.time_next_maintenance >= 0).any())
     assert planned == {"week": True, "good": False}
     env.close()
+
+
+def test_one_mix_of_a_set_of_mixes_has_a_name() -> None:
+    assert environment_folder("l2rpn_neurips_2020_track2/x1").name == "x1"
+    with pytest.raises(DataError, match="track2/x1, l2rpn_neurips_2020_track2/x2.5"):
+        environment_folder("l2rpn_neurips_2020_track2")
+    with pytest.raises(DataError, match="neither"):
+        environment_folder("l2rpn_neurips_2020_track2/x9")
