@@ -107,4 +107,4 @@ def _build(
         storage_pos_topo_vect=storage_pos,
         **{f"name_{kind}": [] for kind in ("sub", "line", "load", "gen", "storage")},
     )
-    return model, Catalogue(layout, None, max_substations=1, max_lines=1)
+    return model, Catalogue(layout, lambda: None, max_substations=1, max_lines=1)
