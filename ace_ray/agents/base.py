@@ -11,17 +11,15 @@ from grid2op.Agent import BaseAgent
 from ace_ray.grid.engine import Decision, DecisionEngine
 
 
-class RuleAgent(BaseAgent):
-    """Asks the engine whether the state is critical; there it plays the slot that `choose` names, else the rules.
+class OwnAgent(BaseAgent):
+    """An agent of ours around a decision engine, with a record of its decisions.
 
     It needs observations only, never the environment, so it runs under Grid2Op's Runner and inside an export alike.
 
     Attributes:
         engine: the decision engine; several agents of one process may share it.
-        decision_seconds: wall time of each critical decision since the start, candidates included.
-        decisions: number of critical decisions of this episode.
-        last: the last decision of this episode, None before the first.
-        last_slot: the slot played at `last`.
+        decision_seconds: wall time of each decision since the start, candidates included.
+        decisions: number of decisions of this episode.
         last_ids: catalogue ids of the last action, `()` for doing nothing.
     """
 
@@ -33,13 +31,25 @@ class RuleAgent(BaseAgent):
 
     def _forget(self) -> None:
         self.decisions = 0
-        self.last: Decision | None = None
-        self.last_slot = 0
         self.last_ids: tuple[int, ...] = ()
 
     def reset(self, obs: Any) -> None:
         """Forgets the episode; Grid2Op calls it with the first observation."""
         self._forget()
+
+
+class RuleAgent(OwnAgent):
+    """Asks the engine whether the state is critical; there it plays the slot that `choose` names, else the rules.
+
+    Attributes:
+        last: the last decision of this episode, None before the first.
+        last_slot: the slot played at `last`.
+    """
+
+    def _forget(self) -> None:
+        super()._forget()
+        self.last: Decision | None = None
+        self.last_slot = 0
 
     @abstractmethod
     def choose(self, decision: Decision, observation: Any) -> int:

@@ -12,22 +12,24 @@ from typing import Any
 
 from grid2op.Agent import BaseAgent
 
-from ace_ray.agents.base import RuleAgent
+from ace_ray.agents.base import OwnAgent
 from ace_ray.agents.baseline import DoNothing, Reconnect
+from ace_ray.agents.expert import Expert
 from ace_ray.agents.greedy import Greedy, GreedyChecked
 from ace_ray.config.errors import AceError, ConfigError
 from ace_ray.config.grid import GridSettings
 from ace_ray.config.load import load_settings
 from ace_ray.grid.engine import DecisionEngine
 
-RULE_AGENTS: dict[str, type[RuleAgent]] = {
+OWN_AGENTS: dict[str, type[OwnAgent]] = {
     "do-nothing": DoNothing,
     "reconnect": Reconnect,
     "greedy": Greedy,
     "greedy+check": GreedyChecked,
+    "expert": Expert,
 }
 POLICY_AGENTS = ("policy", "policy+check")
-KNOWN = (*RULE_AGENTS, "llm", "policy:RUN[@0|@N]", "policy+check:RUN[@0|@N]", "module:make_agent")
+KNOWN = (*OWN_AGENTS, "llm", "policy:RUN[@0|@N]", "policy+check:RUN[@0|@N]", "module:make_agent")
 RUNS = "ACE_RUNS"
 
 _given: dict[str, Callable[[Any, GridSettings], BaseAgent]] = {}
@@ -64,8 +66,8 @@ def make(spec: str, env: Any, settings: GridSettings) -> BaseAgent:
     """
     if spec in _given:
         return _given[spec](env, settings)
-    if spec in RULE_AGENTS:
-        return RULE_AGENTS[spec](env.action_space, DecisionEngine(env, settings))
+    if spec in OWN_AGENTS:
+        return OWN_AGENTS[spec](env.action_space, DecisionEngine(env, settings))
     kind, _, rest = spec.partition(":")
     if kind in POLICY_AGENTS and rest:
         from ace_ray.agents.policy import PolicyAgent, PolicyChecked  # torch takes seconds, and only these need it
@@ -84,7 +86,7 @@ def check(spec: str) -> None:
         from ace_ray.policy import checkpoint
 
         checkpoint.load_card(policy_folder(rest))
-    elif spec not in RULE_AGENTS and spec not in _given and ":" not in spec:
+    elif spec not in OWN_AGENTS and spec not in _given and ":" not in spec:
         raise ConfigError(f"no agent is called {spec!r}", f"take one of: {', '.join(KNOWN)}")
 
 

@@ -8,7 +8,9 @@ from ace_ray import __version__
 
 Add = Callable[[argparse.ArgumentParser], None]
 
-AGENTS = "do-nothing, reconnect, greedy, greedy+check, llm, policy:RUN[@0|@N], policy+check:RUN, module:make_agent"
+AGENTS = (
+    "do-nothing, reconnect, greedy, greedy+check, expert, llm, policy:RUN[@0|@N], policy+check:RUN, module:make_agent"
+)
 SCENARIOS = "{train|validation|test}:N, 'chronics=0,1;seeds=0-3', 'chronics=all;seeds=500+' (docs/scenarios.md)"
 MODEL_SIZES = ("10M", "100M", "0.5B")
 

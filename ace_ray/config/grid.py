@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from ace_ray.config.base import Settings
+from ace_ray.config.expert import ExpertSettings
 
 
 class CriticalSettings(Settings):
@@ -86,3 +87,4 @@ class GridSettings(Settings):
     rules: RuleSettings = RuleSettings()
     reward: RewardSettings = RewardSettings()
     compare: CompareSettings = CompareSettings()
+    expert: ExpertSettings = ExpertSettings()

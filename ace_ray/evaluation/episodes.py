@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from grid2op.Episode import EpisodeData
 
-from ace_ray.agents.base import RuleAgent
+from ace_ray.agents.base import OwnAgent
 from ace_ray.config.errors import DataError
 from ace_ray.evaluation.figures import action_figure
 from ace_ray.evaluation.play import Played
@@ -129,13 +129,13 @@ class Painter:
     def step(
         self, number: int, before: Any, action: Any, after: Any, reward: float, info: dict[str, Any], seconds: float
     ) -> None:
-        decided = isinstance(self.agent, RuleAgent) and self.agent.decisions > self.decisions
+        decided = isinstance(self.agent, OwnAgent) and self.agent.decisions > self.decisions
         self.decisions = getattr(self.agent, "decisions", 0)
         chosen = number - 1 == self.wanted if self.wanted is not None else decided and action.can_affect_something()
         if not chosen or self.drawn:
             return
         words = []
-        if isinstance(self.agent, RuleAgent):
+        if isinstance(self.agent, OwnAgent):
             catalogue = self.agent.engine.catalogue
             words = [catalogue.describe(i) for i in self.agent.last_ids if i > 0]
         action_figure(self.env.grid_layout, before, action, after, self.path, described=words)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ace_ray.agents.base import RuleAgent
+from ace_ray.agents.base import OwnAgent
 from ace_ray.config.grid import GridSettings
 from ace_ray.evaluation.result import Episode, percentiles
 from ace_ray.grid.episode import is_blackout, is_refused, step_reward
@@ -51,7 +51,7 @@ def play(env: Any, agent: Any, scenario: Scenario, settings: GridSettings, watch
     observation = reset_to(env, scenario)
     length = episode_length(env, scenario)
     agent.reset(observation)
-    own = isinstance(agent, RuleAgent)
+    own = isinstance(agent, OwnAgent)
     earlier = len(agent.decision_seconds) if own else 0
     for watcher in watchers:
         watcher.start(env, agent, observation, length)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from ace_ray.agents import registry
-from ace_ray.agents.base import RuleAgent
+from ace_ray.agents.base import OwnAgent
 from ace_ray.agents.baseline import DoNothing
 from ace_ray.config.grid import GridSettings
 from ace_ray.evaluation.episodes import EpisodeRecorder, Painter
@@ -48,7 +48,7 @@ class Player:
             env = self.env(settings)
             observation = env.reset()  # after a blackout an environment has no grid that an engine could be made from
             agent = registry.make(spec, env, settings)
-            if isinstance(agent, RuleAgent) and not isinstance(agent, DoNothing):
+            if isinstance(agent, OwnAgent) and not isinstance(agent, DoNothing):
                 agent.engine.decide(observation)  # loads compiled code: no part of the time of a decision
             return agent
 

@@ -141,6 +141,25 @@ class AcCheck:
         self.ready = self._solve()
         return self.ready
 
+    def expect(self, gen_p: FloatArray, load_p: FloatArray, load_q: FloatArray) -> None:
+        """Replace the injections of the loaded state (MW, MVAr), until the next `load`; solved by the next `bring`."""
+        model = self.model
+        self._grid.update_gens_p(self._all[model.n_gen], gen_p.astype(np.float32))
+        self._grid.update_loads_p(self._all[model.n_load], load_p.astype(np.float32))
+        self._grid.update_loads_q(self._all[model.n_load], load_q.astype(np.float32))
+
+    def bring(self, topo: IntArray, reconnected: tuple[int, ...] = ()) -> bool:
+        """Bring the loaded state into another topology [T], until the next `load`; false if the power flow diverges.
+
+        Args:
+            topo: Topology vector.
+            reconnected: Lines that are in service there because they are reconnected in the step that is looked at.
+        """
+        self._set_topo(topo)
+        self._reconnected = reconnected
+        self.ready = self._solve()
+        return self.ready
+
     @property
     def topo(self) -> IntArray:
         """[T] topology vector of the loaded state."""

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from ace_ray.config.grid import GridSettings
 from ace_ray.grid.ac_check import AcCheck
+from ace_ray.grid.attacks import Opponent
 from ace_ray.grid.candidates import MASKED_SCORE, Candidates, Evaluation
 from ace_ray.grid.catalogue import LINE, Catalogue
 from ace_ray.grid.effect import topologies_after
 from ace_ray.grid.features import context_feature_names, context_features, slot_feature_names, slot_features
+from ace_ray.grid.game import GameRules
 from ace_ray.grid.kernels import ISLAND
 from ace_ray.grid.linear import FactorCache, Linearisation
 from ace_ray.grid.model import FloatArray, GridModel, GridState
@@ -72,6 +74,8 @@ class DecisionEngine:
         self.model = GridModel.from_env(env, grid)
         self.catalogue = Catalogue.from_env(env)
         self.security = Security(self.model, settings.critical, attackable_lines(env))
+        self.game = GameRules.from_env(env)
+        self.opponent = Opponent.from_env(env, self.security.lines)
         self.screen = Screen(self.model, self.catalogue)
         self.candidates = Candidates(self.screen, self.catalogue, self.security, settings.candidates, settings.critical)
         self.rules = Rules(self.catalogue, settings.rules, self.secure)
@@ -108,7 +112,11 @@ class DecisionEngine:
 
     def worst_outage(self, obs: Any) -> FloatArray:
         """[O] worst rho after each credible outage (linear), in the order of `security.lines`."""
-        return self.security.worst_now(self._factors.linearise(GridState.from_observation(self.model, obs)))
+        return self.security.worst_now(self.linearise(GridState.from_observation(self.model, obs)))
+
+    def linearise(self, state: GridState) -> Linearisation:
+        """The linear model around a state; its factors are cached by topology."""
+        return self._factors.linearise(state)
 
     def exact_outage(self, obs: Any, ids: Sequence[int] = (0,)) -> FloatArray:
         """[n, O] worst rho after each action and outage by AC power flow; slow (20 microseconds a pair and more)."""
@@ -152,9 +160,9 @@ class DecisionEngine:
     ) -> Decision:
         overloaded = self._kind(obs) == OVERLOADED
         state = GridState.from_observation(self.model, obs)
-        here = self._factors.linearise(state)
+        here = self.linearise(state)
         self.check.load(obs)
-        accompany = self._accompany(obs)
+        accompany = self.accompany(obs)
         before: Evaluation | None = None
         there = here
         if accompany:
@@ -182,7 +190,7 @@ class DecisionEngine:
             return OVERLOADED
         return INSECURE
 
-    def _accompany(self, obs: Any) -> tuple[int, ...]:
+    def accompany(self, obs: Any) -> tuple[int, ...]:
         """The reconnection that the rules would play, where a substation may be moved in the same step."""
         if not self._line_and_substation:
             return ()
@@ -209,7 +217,7 @@ class DecisionEngine:
         if not self.check.play(accompany):
             self.check.load(obs)
             return here, None
-        return self._factors.linearise(self.check.state(here.state)), before
+        return self.linearise(self.check.state(here.state)), before
 
     def _lines(self, switches: tuple[int, ...]) -> list[int]:
         return [int(self.catalogue.line[i]) for i in switches]

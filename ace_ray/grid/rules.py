@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ace_ray.config.grid import RuleSettings
 from ace_ray.grid.catalogue import LINE, Catalogue
@@ -70,16 +71,20 @@ class Rules:
         turn, off_beat = divmod(int(obs.current_step), settings.revert_every)
         if not settings.revert or off_beat or obs.rho.max() >= settings.rho_revert or not (obs.topo_vect == 2).any():
             return None
-        split = {s: i for s, i in self._references.items() if (obs.topo_vect[self.catalogue.positions[s]] == 2).any()}
-        ids = np.fromiter(split.values(), dtype=np.int64, count=len(split))
-        options = ids[self.catalogue.legal(obs, ids)]
-        if not len(options):
+        options = self.reversions(obs)
+        if not options.size:
             return None
         chosen = int(options[turn % len(options)])
         simulated = self._simulate(obs, chosen)
         if simulated is None or simulated.rho.max() >= settings.rho_revert:
             return None
         return chosen if self.secure is None or self.secure(simulated) else None
+
+    def reversions(self, obs: Any) -> NDArray[np.int64]:
+        """[n] legal ids that each put one split substation back on a single bus."""
+        split = {s: i for s, i in self._references.items() if (obs.topo_vect[self.catalogue.positions[s]] == 2).any()}
+        ids = np.fromiter(split.values(), dtype=np.int64, count=len(split))
+        return ids[self.catalogue.legal(obs, ids)]
 
     def _simulated_rho(self, obs: Any, action_id: int) -> float | None:
         simulated = self._simulate(obs, action_id)

@@ -14,7 +14,7 @@ from ace_ray.config.grid import CriticalSettings
 from ace_ray.grid import kernels
 from ace_ray.grid.ac_check import AcCheck
 from ace_ray.grid.linear import Factors, Linearisation
-from ace_ray.grid.model import FloatArray, GridModel
+from ace_ray.grid.model import FloatArray, GridModel, IntArray
 from ace_ray.grid.screen import Outages, Rows
 
 
@@ -80,17 +80,18 @@ class Security:
         curves = lin.parabolas(p, np.where(p != 0.0, q, 0.0))
         return kernels.worst_after_outage(p, curves, H, D, R, self.lines, ignored, cut_off, kernels.ISLAND)
 
-    def counted(self, lin: Linearisation) -> NDArray[np.bool_]:
-        """[O] outages that count in this state: of lines in service whose loss leaves the grid in one piece.
+    def counted(self, lin: Linearisation, lines: IntArray | None = None) -> NDArray[np.bool_]:
+        """[O] outages (of `lines`, or the credible ones) that count: in service, and the grid stays in one piece.
 
         An outage that cuts the present grid in two would make every action equally bad and hide all the others.
         """
-        own = lin.factors.H[self.lines, self.lines]
-        return lin.alive[self.lines] & (own < 1.0 - kernels.MIN_ROOM)
+        lines = self.lines if lines is None else lines
+        return lin.alive[lines] & (lin.factors.H[lines, lines] < 1.0 - kernels.MIN_ROOM)
 
-    def screen_order(self, lin: Linearisation) -> Outages:
-        """Outages in service, the worst first, each with its lines from the worst rho to the least."""
-        alive = self.lines[self.counted(lin)]
+    def screen_order(self, lin: Linearisation, lines: IntArray | None = None) -> Outages:
+        """Outages (of `lines`, or the credible ones) that count, worst first, each with its lines by falling rho."""
+        lines = self.lines if lines is None else lines
+        alive = lines[self.counted(lin, lines)]
         H, flows = lin.factors.H[:, alive], lin.state.p_or[:, None]
         room = 1.0 - H[alive, np.arange(alive.size)]
         flow = flows + H * (flows[alive, 0] / room)

@@ -1,0 +1,32 @@
+"""Settings of the agent `expert`, tuned on validation chronics (docs/expert.md)."""
+
+from pydantic import Field
+
+from ace_ray.config.base import Settings
+
+
+class ExpertSettings(Settings):
+    """The best agent that does not learn."""
+
+    rho_overloaded: float = Field(0.95, gt=0, description="max rho from which the grid is to be relieved")
+    rho_room: float = Field(0.93, gt=0, description="max rho that a preventive move may lead to")
+    rho_revert: float = Field(0.9, gt=0, description="max rho under which a move back to the reference is allowed")
+    soft_rho: float = Field(0.97, gt=0, description="rho from which a line counts as stressed after an outage")
+    half_stress: float = Field(
+        0.25, gt=0, description="sum of rho above soft_rho after an outage at which a blackout is as likely as not"
+    )
+    island_cost: float = Field(1.5, gt=0, description="cost of an outage that cuts the grid in two; a blackout costs 1")
+    risk: float = Field(0.01, ge=0, description="weighted risk of the next outage from which prevention is considered")
+    gain: float = Field(0.01, ge=0, description="risk that a preventive move has to save at least")
+    share: float = Field(0.05, ge=0, description="share of the present risk that it has to save at least")
+    lead: int = Field(20, ge=0, description="environment steps before an outage is possible at which prevention begins")
+    pause: int = Field(6, ge=0, description="environment steps without prevention after none was found")
+    width: int = Field(3, ge=1, description="preventive first moves that are followed by a second one")
+    revert_every: int = Field(4, ge=1, description="environment steps between two tries to revert a substation")
+    revert_risk: float = Field(0.003, ge=0, description="risk that a move back to the reference may add")
+    plan_depth: int = Field(3, ge=1, description="moves of a plan against an overload that no single move relieves")
+    plan_first: int = Field(5, ge=1, description="first moves that a plan is begun with")
+    plan_width: int = Field(4, ge=1, description="plans that are kept at each further move")
+    overload_list: int = Field(60, ge=1, description="moves of the screen against an overload, per substation")
+    risk_list: int = Field(60, ge=1, description="moves of the screen against an outage")
+    outages_apart: int = Field(3, ge=0, description="riskiest outages that the screen ranks for one by one")

@@ -1,0 +1,235 @@
+"""Looking ahead: what actions do in topologies that are not there yet, and how exposed they leave the grid to outages.
+
+From one observation, `Outlook` builds a tree of topologies: `expand` a place to get moves with exact AC flows and the
+stress after each outage that threatens, `after` a move to get the next place. Injections are those forecast for the
+next step, which is what an action played now will meet. Places further on keep them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ace_ray.config.expert import ExpertSettings
+from ace_ray.grid import kernels
+from ace_ray.grid.attacks import Threats
+from ace_ray.grid.catalogue import LINE, SUBSTATION
+from ace_ray.grid.engine import DecisionEngine
+from ace_ray.grid.linear import Linearisation
+from ace_ray.grid.model import FloatArray, GridState, IntArray
+from ace_ray.grid.screen import Outages
+from ace_ray.grid.stress import stress_after
+
+Aim = Literal["overload", "risk", "both"]
+_LEAST = 4  # moves of one substation that a list may always have
+_COUNTS = 0.002  # risk of an outage from which it gets a ranking of its own
+
+
+@dataclass(frozen=True)
+class Place:
+    """A topology with what the rules of the game remember of it."""
+
+    topo: IntArray  # [T]
+    substation_rest: IntArray  # [S] steps until a substation may be moved
+    line_rest: IntArray  # [L] steps until a line may be switched
+    overflow: IntArray  # [L] steps that a line has been above its limit
+    reconnected: tuple[int, ...] = ()  # lines that go in together with the move played here
+
+
+@dataclass(frozen=True)
+class Moves:
+    """n actions from one place."""
+
+    ids: IntArray  # [n] do-nothing among them
+    rho: FloatArray  # [n, L] after the action; ISLAND everywhere where it has no power flow solution
+    stress: FloatArray  # [n, O] overload after each outage that threatens (`stress_after`)
+    risk: FloatArray  # [n] weighted chance that the next outage is one outage too many
+
+    @property
+    def worst(self) -> FloatArray:
+        """[n] max rho."""
+        return self.rho.max(axis=1, initial=0.0)
+
+    def joined(self, other: "Moves") -> "Moves":
+        """Both, one after the other."""
+        return Moves(
+            np.concatenate([self.ids, other.ids]),
+            np.concatenate([self.rho, other.rho]),
+            np.concatenate([self.stress, other.stress]),
+            np.concatenate([self.risk, other.risk]),
+        )
+
+
+class Outlook:
+    """Expands places of one observation at a time; `load` it first.
+
+    Args:
+        engine: its grid model, screen and AC check are used; a decision of its own invalidates what is loaded here.
+        settings: sizes of the lists and the shape of the risk.
+    """
+
+    def __init__(self, engine: DecisionEngine, settings: ExpertSettings) -> None:
+        self.engine, self.settings = engine, settings
+
+    def load(self, obs: Any, threats: Threats) -> Place:
+        """Take over an observation and return the place where it stands."""
+        check, model = self.engine.check, self.engine.model
+        self.threats, self._maintenance = threats, obs.time_next_maintenance
+        self._state = GridState.from_observation(model, obs)
+        check.load(obs)
+        forecast = _forecast(obs)
+        if forecast is not None:
+            load_p, load_q, gen_p = forecast
+            injection = self._state.injection.copy()
+            injection[model.load_pos], injection[model.gen_pos] = -load_p, gen_p
+            self._state = replace(self._state, injection=injection)
+            check.expect(gen_p, load_p, load_q)
+        rest_s, rest_l = obs.time_before_cooldown_sub, obs.time_before_cooldown_line
+        return Place(obs.topo_vect.astype(np.int32), rest_s.copy(), rest_l.copy(), obs.timestep_overflow.copy())
+
+    def with_lines(self, place: Place, ids: Sequence[int]) -> Place:
+        """The place once reconnections `ids` go in together with the move that is played there."""
+        topo = place.topo
+        for action_id in ids:
+            topo = self.engine.check.topology_after(topo, action_id)
+        return replace(place, topo=topo, reconnected=tuple(int(self.engine.catalogue.line[i]) for i in ids))
+
+    def cost(self, stress: FloatArray) -> FloatArray:
+        """Chance that a stressed grid goes black: s / (s + half), and more than certain for one that is cut in two."""
+        settings = self.settings
+        return np.where(stress >= kernels.ISLAND, settings.island_cost, stress / (stress + settings.half_stress))
+
+    # -- expanding ----------------------------------------------------------------------------------------------------
+
+    def measure(self, place: Place, ids: Sequence[int] | NDArray) -> Moves | None:
+        """What given actions do there; None where the place itself has no power flow solution."""
+        lin = self._linearised(place)
+        return None if lin is None else self._measured(lin, place, np.asarray(ids, np.int64))
+
+    def expand(
+        self,
+        place: Place,
+        aim: Aim,
+        switches: bool = True,
+        risks: FloatArray | None = None,
+    ) -> Moves | None:
+        """The best moves of a place by the linear screen, measured; None where the place has no power flow solution.
+
+        Args:
+            place: Where to move from.
+            aim: What the screen ranks for: the max rho now, after the outages that threaten, or both.
+            switches: Whether line switches are looked at too.
+            risks: [O] risk by outage there, if known; the worst few get a ranking of their own.
+        """
+        lin = self._linearised(place)
+        if lin is None:
+            return None
+        if risks is None and aim != "overload":
+            risks = self._by_outage(self._measured(lin, place, np.zeros(1, np.int64)), 0)
+        lists = []
+        if aim != "risk":
+            lists.append(self._ranked(lin, place, None, 2 * self.settings.overload_list))
+        if aim != "overload" and risks is not None:
+            lists += [self._ranked(lin, place, o, self.settings.risk_list) for o in self._outages(lin, risks)]
+        if switches:
+            ids = np.flatnonzero(self.engine.catalogue.kind == LINE)
+            lists.append(ids[self.legal(place, ids)])
+        chosen = np.unique(np.concatenate([np.zeros(1, np.int64), *lists]))
+        return self._measured(lin, place, chosen)
+
+    def wider(self, place: Place, known: Moves, switches: bool = True) -> Moves:
+        """`known` with more moves near the most loaded line (`Candidates.wider`)."""
+        lin = self._linearised(place)
+        if lin is None:
+            return known
+        more = self.engine.candidates.wider(lin, self._view(place), known.ids)
+        if not switches:
+            more = more[self.engine.catalogue.kind[more] == SUBSTATION]
+        return known.joined(self._measured(lin, place, more)) if more.size else known
+
+    def risks(self, moves: Moves, row: int) -> FloatArray:
+        """[O] risk by outage after one of the moves."""
+        return self._by_outage(moves, row)
+
+    def after(self, place: Place, moves: Moves, row: int) -> Place:
+        """The place that a move leads to, a step later."""
+        engine, chosen = self.engine, int(moves.ids[row])
+        substation_rest, line_rest = np.maximum(place.substation_rest - 1, 0), np.maximum(place.line_rest - 1, 0)
+        engine.check.bring(place.topo, place.reconnected)
+        topo = engine.check.topology_after(place.topo, chosen)
+        if engine.catalogue.kind[chosen] == LINE:
+            line_rest[engine.catalogue.line[chosen]] = engine.game.line_rest
+        elif engine.catalogue.kind[chosen] == SUBSTATION:
+            substation_rest[engine.catalogue.substation[chosen]] = engine.game.substation_rest
+        overflow = np.where(moves.rho[row] > 1.0, place.overflow + 1, 0)
+        return Place(topo, substation_rest, line_rest, overflow)
+
+    def legal(self, place: Place, ids: NDArray) -> NDArray[np.bool_]:
+        """[n] which ids may be played there."""
+        return self.engine.catalogue.legal(self._view(place), ids)
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    def _view(self, place: Place) -> Any:
+        """What the catalogue reads of an observation, for a place."""
+        return SimpleNamespace(
+            topo_vect=place.topo,
+            line_status=place.topo[self.engine.model.line_or_pos] > 0,
+            time_before_cooldown_sub=place.substation_rest,
+            time_before_cooldown_line=place.line_rest,
+            time_next_maintenance=self._maintenance,
+        )
+
+    def _linearised(self, place: Place) -> Linearisation | None:
+        check = self.engine.check
+        if not check.bring(place.topo, place.reconnected):
+            return None
+        return self.engine.linearise(check.state(self._state))
+
+    def _measured(self, lin: Linearisation, place: Place, ids: IntArray) -> Moves:
+        """Moves among `ids` that have a power flow solution, and do-nothing."""
+        lines = self.threats.lines
+        rows = self.engine.screen.rows(lin, ids, lines, place.reconnected)
+        checked = self.engine.check.sweep(ids)
+        stress = stress_after(lin, rows, checked.p_or, checked.q_or, lines, self.settings.soft_rho)
+        solved = checked.converged[:, None]
+        rho, stress = np.where(solved, checked.rho, kernels.ISLAND), np.where(solved, stress, kernels.ISLAND)
+        keep = checked.converged | (ids == 0)
+        return Moves(ids[keep], rho[keep], stress[keep], (self.cost(stress) @ self.threats.weights)[keep])
+
+    def _by_outage(self, moves: Moves, row: int) -> FloatArray:
+        return self.cost(moves.stress[row]) * self.threats.weights
+
+    def _outages(self, lin: Linearisation, risks: FloatArray) -> list[Outages]:
+        """What the screen ranks for: all outages that threaten at once, and the riskiest few one by one."""
+        lines = self.threats.lines[self.threats.weights > 0]
+        order = self.engine.security.screen_order(lin, lines)
+        worst = [int(self.threats.lines[o]) for o in np.argsort(-risks, kind="stable") if risks[o] > _COUNTS]
+        at = [int(np.flatnonzero(order.lines == line)[0]) for line in worst if line in order.lines]
+        single = [Outages(order.lines[i : i + 1], order.order[i : i + 1]) for i in at[: self.settings.outages_apart]]
+        return [order, *single] if order.lines.size else []
+
+    def _ranked(self, lin: Linearisation, place: Place, outages: Outages | None, most: int) -> IntArray:
+        """Legal partitions, best first: at most `most`, a third of them on one substation."""
+        screen, catalogue = self.engine.screen, self.engine.catalogue
+        free = screen.substations[place.substation_rest[screen.substations] == 0]
+        ids, _ = screen.rank(lin, most // 2, free, outages, self.settings.rho_room)
+        ids = ids[self.legal(place, ids)].astype(np.int64)
+        count: dict[int, int] = {}
+        chosen = []
+        for action_id, substation in zip(ids.tolist(), catalogue.substation[ids].tolist(), strict=True):
+            count[substation] = count.get(substation, 0) + 1
+            if count[substation] <= max(_LEAST, most // 3):
+                chosen.append(action_id)
+        return np.array(chosen[:most], np.int64)
+
+
+def _forecast(obs: Any) -> tuple[FloatArray, FloatArray, FloatArray] | None:
+    """Active and reactive loads and generation (MW, MVAr) forecast for the next step; None without a forecast."""
+    series = [np.asarray(values) for values in obs.get_forecast_arrays()[:3]]
+    if any(len(values) < 2 for values in series):
+        return None
+    return series[0][1], series[1][1], series[2][1]

@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+
+from ace_ray.grid.attacks import AttackClock, Opponent
+from ace_ray.grid.game import GameRules
+from ace_ray.grid.scenario import reset_to
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture(scope="module")
+def opponent(env, engine):
+    return Opponent.from_env(env, engine.security.lines)
+
+
+def test_the_next_attack_is_as_likely_as_the_opponent_itself_weighs_its_lines(env, opponent, episode_observations):
+    for obs in episode_observations[::20]:
+        threats = opponent.threats(obs, 0)
+        own = env._opponent
+        weights = np.where(obs.line_status[own._lines_ids], obs.rho[own._lines_ids] / own._rho_normalization, 0.0)
+        expected = dict(zip(own._lines_ids, weights / weights.sum(), strict=True))
+        assert threats.planned == 0
+        assert threats.weights == pytest.approx([expected[line] for line in threats.lines])
+
+
+def test_maintenance_that_begins_soon_is_a_certain_loss(opponent, episode_observations):
+    obs = episode_observations[0].copy()
+    obs.time_next_maintenance[:] = -1
+    line = next(k for k in range(obs.n_line) if k not in opponent.lines)
+    obs.time_next_maintenance[line] = 5
+    threats = opponent.threats(obs, 5)
+    assert threats.planned == 1 and threats.weights[list(threats.lines).index(line)] == 1.0
+    assert opponent.threats(obs, 4).planned == 0
+
+
+def test_the_clock_agrees_with_the_opponent_s_own_counters(env, engine, scenario):
+    obs, done = reset_to(env, scenario), False
+    clock, space, attacks = AttackClock(engine.opponent, GameRules.from_env(env)), env._oppSpace, 0
+    while not done and env.nb_time_step < 250:
+        resting = max(space.current_attack_cooldown - space.attack_cooldown, 0)
+        lasting = max(space.current_attack_duration - 1, 0)
+        attacks += lasting > 0
+        assert clock.steps_until_attack(obs) == max(resting, lasting)
+        obs, _, done, _ = env.step(env.action_space())
+    assert attacks > 0
+
+
+def test_a_grid_without_an_opponent_has_no_threats_but_maintenance(case14):
+    case14.reset()
+    opponent = Opponent.from_env(case14, np.arange(case14.n_line))
+    obs = case14.get_obs()
+    assert opponent.lines.size == 0 and opponent.threats(obs, 0).lines.size == 0

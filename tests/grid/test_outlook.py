@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+
+from ace_ray.grid.catalogue import LINE, SUBSTATION
+from ace_ray.grid.outlook import Outlook
+from ace_ray.grid.scenario import reset_to
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture()
+def state(env, engine, scenario):
+    """An observation that can simulate, its outlook and its place."""
+    obs = reset_to(env, scenario)
+    for _ in range(4):
+        obs, _, _, _ = env.step(env.action_space())
+    outlook = Outlook(engine, engine.settings.expert)
+    return obs, outlook, outlook.load(obs, engine.opponent.threats(obs, 0))
+
+
+def test_measured_flows_are_those_that_simulate_shows_for_the_next_step(state, engine):
+    obs, outlook, place = state
+    moves = outlook.expand(place, "both")
+    rows = np.random.default_rng(0).permutation(len(moves.ids))[:12]
+    for row in rows:
+        after, _, done, _ = obs.simulate(engine.action((int(moves.ids[row]),), obs))
+        assert not done
+        assert moves.rho[row] == pytest.approx(after.rho, abs=5e-3)
+
+
+def test_all_moves_are_legal_and_do_nothing_is_among_them(state, engine):
+    obs, outlook, place = state
+    for aim in ("overload", "risk", "both"):
+        moves = outlook.expand(place, aim)
+        assert 0 in moves.ids and len(set(moves.ids.tolist())) == len(moves.ids) > 20
+        assert engine.catalogue.legal(obs, moves.ids).all()
+    only = outlook.expand(place, "overload", switches=False)
+    assert not (engine.catalogue.kind[only.ids] == LINE).any()
+
+
+def test_the_screen_finds_moves_that_lower_the_risk(state):
+    _, outlook, place = state
+    moves = outlook.expand(place, "risk")
+    assert moves.risk.min() < moves.risk[moves.ids == 0][0] > 0
+
+
+def test_the_place_after_a_move_is_where_the_environment_goes(state, env, engine):
+    obs, outlook, place = state
+    moves = outlook.expand(place, "risk")
+    row = int(np.argmin(np.where(engine.catalogue.kind[moves.ids] == SUBSTATION, moves.risk, np.inf)))
+    there = outlook.after(place, moves, row)
+    after, _, _, info = env.step(engine.action((int(moves.ids[row]),), obs))
+    assert not info["is_illegal"]
+    assert (there.topo == after.topo_vect).all()
+    assert (there.substation_rest == after.time_before_cooldown_sub).all()
+    assert (there.line_rest == after.time_before_cooldown_line).all()
+    assert (there.overflow == after.timestep_overflow).all()
+    moved = engine.catalogue.substation[moves.ids[row]]
+    again = outlook.expand(there, "risk")
+    assert not (engine.catalogue.substation[again.ids] == moved).any()
