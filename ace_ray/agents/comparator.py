@@ -159,7 +159,7 @@ class Comparator:
         parts = {
             "catalogue": self.engine.catalogue.hash,
             "memory": sorted(int(i) for i in self.engine.memory),
-            "settings": self.settings.model_dump(exclude={"data": True, "compare": {"tie", "first"}}),
+            "settings": self.settings.model_dump(exclude={"data": True, "expert": True, "compare": {"tie", "first"}}),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
