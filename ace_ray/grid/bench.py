@@ -94,7 +94,7 @@ def bench_rollout(settings: GridSettings, scenarios: str) -> dict[str, Any]:
     engine.decide(reset_to(env, chosen[0]))  # compiles
     decided = time.perf_counter()
     memory["ready"] = resident_mb()
-    bare_env = make_stock_env(settings)
+    bare_env = make_stock_env(settings, {scenario.chronic for scenario in chosen})
     watch, played, tape = Stopwatch(), _Actions(env), _Tape(engine)
     _attach(watch, env, engine)
     greedy_s = bare_s = given_s = 0.0

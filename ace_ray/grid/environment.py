@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,19 @@ def make_env(settings: GridSettings, own_reward: bool = False) -> Any:
     return _made(settings, options)
 
 
-def make_stock_env(settings: GridSettings) -> Any:
-    """The same environment and data with Grid2Op's own reader of chronics and reward, to measure against."""
-    return _made(settings, {})
+def make_stock_env(settings: GridSettings, chronics: Collection[str]) -> Any:
+    """The same environment and data with Grid2Op's own reader of chronics and reward, to measure against.
+
+    Args:
+        settings: Environment and data.
+        chronics: Those that it may play; Grid2Op reads only sets whose chronics are all of one kind.
+
+    Raises:
+        DataError: As `make_env`, or chronics of several kinds.
+    """
+    feeding = dict(_config(environment_folder(settings.env)).get("data_feeding_kwargs") or {})
+    feeding["filter_func"] = lambda path: os.path.basename(path) in chronics
+    return _made(settings, {"data_feeding_kwargs": feeding})
 
 
 def _made(settings: GridSettings, options: dict[str, Any]) -> Any:
@@ -97,10 +108,10 @@ def _made(settings: GridSettings, options: dict[str, Any]) -> Any:
                 chronics_path=data.path,
                 **options,
             )
-    except Grid2OpException as error:
+    except (Grid2OpException, FileNotFoundError) as error:
         raise DataError(
             f"environment '{settings.env}' cannot be built on the chronics in {data.path}: {error}",
-            "the chronics must name the loads and generators of this environment",
+            "the chronics must be made for this environment",
         ) from error
     env.ace_data = data
     env.ace_name = settings.env

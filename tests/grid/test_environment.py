@@ -11,7 +11,7 @@ import pytest
 from ace_ray.config.errors import DataError
 from ace_ray.config.grid import GridSettings
 from ace_ray.grid.data import SPLITS
-from ace_ray.grid.environment import data_set, environment_folder, is_random, make_env
+from ace_ray.grid.environment import data_set, environment_folder, is_random, make_env, make_stock_env
 from ace_ray.grid.scenario import Scenario, reset_to
 from ace_ray.grid.scenario_sets import parse
 
@@ -73,6 +73,35 @@ def test_an_unknown_environment_says_how_to_download_it():
     with pytest.raises(DataError) as caught:
         make_env(GridSettings(env="l2rpn_idf_2023_large"))
     assert "grid2op.make('l2rpn_idf_2023_large')" in str(caught.value)
+
+
+def test_an_environment_downloaded_before_is_found_by_its_name(tmp_path, monkeypatch):
+    shutil.copytree(environment_folder("rte_case5_example"), tmp_path / "downloaded_case5")
+    monkeypatch.setattr("ace_ray.grid.environment.DEFAULT_PATH_DATA", str(tmp_path))
+    settings = GridSettings(env="downloaded_case5")
+    assert data_set(settings).path == str(tmp_path / "downloaded_case5" / "chronics")
+    env = make_env(settings)
+    assert reset_to(env, parse("validation:1", settings).scenarios[0]).rho.max() > 0
+    env.close()
+
+
+def test_one_mix_of_several_is_played_like_any_environment():
+    settings = GridSettings(env="l2rpn_neurips_2020_track2/x1", data="shipped")
+    env = make_env(settings)
+    first, second = data_set(settings).chronics
+    assert data_set(settings).split["test"] == (second,) != (first,)
+    assert reset_to(env, parse("test:1", settings).scenarios[0]).rho.max() > 0
+    env.close()
+
+
+def test_the_stock_environment_reads_chronics_of_one_kind(test_data):
+    settings = GridSettings(env="l2rpn_wcci_2020", data=str(test_data / "36sub/wcci_2020_months"))
+    first, second, *_ = data_set(settings).chronics
+    with pytest.raises(DataError, match="maintenance_meta.json"):
+        make_stock_env(settings, [first, second])
+    env = make_stock_env(settings, [second])
+    assert reset_to(env, Scenario(settings.env, settings.data, second, 0)).rho.max() > 0
+    env.close()
 
 
 def test_chronics_of_another_grid_are_refused(case14):

@@ -55,7 +55,7 @@ def test_what_is_saved_changes_no_episode(monkeypatch):
     """Cached chronics, one do-nothing action and no copies, against Grid2Op's own reader, actions and `simulate`."""
     settings = GridSettings()
     scenario = Scenario(settings.env, "packaged", "jun_1005", env_seed=3)
-    ours, stock = make_env(settings), make_stock_env(settings)
+    ours, stock = make_env(settings), make_stock_env(settings, [scenario.chronic])
     quick = episode(ours, GreedyChecked(ours.action_space, DecisionEngine(ours, settings)), scenario, 120)
 
     def copied(obs, action):
