@@ -176,3 +176,17 @@ def test_series_that_are_not_files_are_not_varied(tmp_path):
     with pytest.raises(DataError, match="cannot be varied"):
         reset_to(other, Scenario(str(folder), "shipped", chronic, 0, perturbation=0.1))
     other.close()
+
+
+def test_forecasts_of_twelve_steps_move_with_what_they_foretell():
+    name = "l2rpn_idf_2023"
+    far = make_env(GridSettings(env=name, data="shipped"))
+    plain = Scenario(name, "shipped", far.ace_data.chronics[0], 0)
+    before, after = series(far, plain), series(far, replace(plain, perturbation=0.05))
+    horizons, rows = len(before._h_forecast), np.arange(0, len(before.load_p) - 13, 7)
+    assert horizons == 12
+    for ahead in (1, 12):
+        foretold = (after.load_p_forecast - before.load_p_forecast)[rows * horizons + ahead - 1]
+        assert np.abs(foretold).max() > 1
+        assert np.allclose(foretold, (after.load_p - before.load_p)[rows + ahead], atol=1e-3)
+    far.close()
