@@ -242,7 +242,7 @@ def _repeats(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--env", metavar="NAME", help="Grid2Op environment (default: setting grid.env)")
     parser.add_argument("--states", type=int, default=20, help="critical states measured (default: 20)")
     parser.add_argument(
-        "--exhaustive", type=int, default=3, help="overloaded ones on which every action gets AC (default: 3)"
+        "--exhaustive", type=int, default=3, help="of either kind, states on which every action gets AC (default: 3)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
 

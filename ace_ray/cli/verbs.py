@@ -232,7 +232,7 @@ def bench_screen(args: argparse.Namespace) -> int:
 
     grid = _settings(args).grid
     grid = grid.model_copy(update={"env": args.env}) if args.env else grid
-    result = bench_screen(grid, args.states, args.exhaustive)
+    result = bench_screen(grid, args.states, args.exhaustive, progress=True)
     if args.json:
         args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return _print(screen_lines(result))

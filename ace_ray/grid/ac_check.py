@@ -212,7 +212,7 @@ class AcCheck:
         if not chosen:
             empty = np.zeros((0, self.model.n_line))
             return Checked(empty, empty, empty, np.zeros(0, bool))
-        own = np.array([self._needs_own(action_id) for action_id in chosen])
+        own = ~self.sweepable(chosen)
         alone, swept = np.flatnonzero(own).tolist(), np.flatnonzero(~own).tolist()
         result = self._sweep_rows([chosen[i] for i in swept], lost[swept]) if swept else None
         if result is None:  # refused as a whole: every row alone
@@ -262,6 +262,10 @@ class AcCheck:
             converged[i] = True
         self._set_topo(before)
         self._solve()
+
+    def sweepable(self, ids: Sequence[int] | NDArray) -> NDArray[np.bool_]:
+        """[n] whether the sweep takes the row; the others get a power flow of their own."""
+        return np.array([not self._needs_own(int(action_id)) for action_id in ids], bool)
 
     def _needs_own(self, action_id: int) -> bool:
         """Whether a row moves the slack generator at a substation with a shunt: swapping labels is no option there."""

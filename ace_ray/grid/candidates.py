@@ -125,7 +125,7 @@ class Candidates:
         `tan` is the state's AC linearisation, which ranks where the objective is the rho of here and now; without it
         (there is no AC solution) the DC one does.
         """
-        ids, _ = self._ranked(lin, tan, obs, reconnected, overloaded)
+        ids, _ = self.ranked(lin, tan, obs, reconnected, overloaded)
         chosen = self._capped(ids)[: self.settings.shortlist]
         best = ids[chosen]
         exploratory: list[int] = []
@@ -140,7 +140,7 @@ class Candidates:
             np.array(list(everything), np.int64), frozenset(exploratory), frozenset(known.tolist()), explicit
         )
 
-    def _ranked(
+    def ranked(
         self, lin: Linearisation, tan: Tangent | None, obs: Any, reconnected: Sequence[int], overloaded: bool
     ) -> tuple[IntArray, FloatArray]:
         """Legal ids and their linear objective, best first: the best of each substation, and the line switches."""

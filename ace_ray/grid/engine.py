@@ -176,7 +176,7 @@ class DecisionEngine:
             ids = shortlist.ids
         else:
             ids = fixed
-        evaluation = self._evaluate(ids, there, obs, overloaded, self._lines(accompany))
+        evaluation = self.evaluate(ids, there, obs, overloaded, self._lines(accompany))
         if before is not None:
             evaluation = evaluation.replaced(before)
         rows = np.arange(ids.size) if fixed is not None else self.candidates.fill(evaluation, shortlist)
@@ -213,7 +213,7 @@ class DecisionEngine:
         switches = np.flatnonzero(self.catalogue.kind == LINE)
         wanted = np.asarray(proposals if fixed is None else fixed, np.int64)
         switches = switches[self.catalogue.legal(obs, switches) | np.isin(switches, wanted)]
-        before = self._evaluate(switches, here, obs, overloaded)
+        before = self.evaluate(switches, here, obs, overloaded)
         if not self.check.play(accompany):
             self.check.load(obs)
             return here, None
@@ -222,10 +222,15 @@ class DecisionEngine:
     def _lines(self, switches: tuple[int, ...]) -> list[int]:
         return [int(self.catalogue.line[i]) for i in switches]
 
-    def _evaluate(
+    def evaluate(
         self, ids: NDArray, lin: Linearisation, obs: Any, overloaded: bool, reconnected: Sequence[int] = ()
     ) -> Evaluation:
-        """Exact flows after each action from the state that the AC check has loaded, linear outages from there."""
+        """Exact flows after each action from the state that the AC check has loaded, linear outages from there.
+
+        Args:
+            ids: [n] catalogue ids.  lin: The loaded state.  obs: The observation it came from.
+            overloaded: Kind of the state.  reconnected: Lines that are in service in `lin` because they accompany.
+        """
         rows = self.screen.rows(lin, ids, self.security.lines, reconnected)
         if self.check.ready:
             checked = self.check.sweep(ids)
