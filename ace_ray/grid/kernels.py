@@ -11,8 +11,8 @@ low bits and the high bits each get a table, and a pattern costs one addition of
 half, contiguous, so that the compiler vectorises them, and stop for a block of patterns as soon as every one of them
 is known to be worse than the worst one kept.
 
-All kernels stay in this one file: numba's cache of compiled code notices a change of the file that a function is in,
-not of those that it calls into.
+A kernel and all that it calls into, constants included, stand in one file: numba's cache of compiled code notices a
+change of the file that a function is in, of no other.
 """
 
 from typing import NamedTuple
@@ -452,44 +452,3 @@ def split_rows(s, layout, lin, masks, outages):  # type: ignore[no-untyped-def]
                     response[i, 0, o] += outage_numerator[o, e] / denominator
         flows[i] += total / denominator * change[i, 0]
     return flows, change, response, usable
-
-
-@njit(cache=True)
-def worst_after_outage(f, parabola, H, D, R, outages, skip, cut_off, islanded):  # type: ignore[no-untyped-def]
-    """Worst rho after each outage, for n topologies with flows f [n, L] and response H + sum_j D[:, j] R[:, j]'.
-
-    Args:
-        f: [n, L] flows.  parabola: [3, n, L] rho^2 of a flow.  H: [L, O] response of the common topology.
-        D: [n, J, L].  R: [n, J, O].  outages: [O] lines.  skip: [O] outages that do not count.
-        cut_off: MW that a line must carry for its loss to be an island.  islanded: rho of such an outage.
-
-    Returns:
-        [n, O]; where the line is out of service already, carries nothing or is skipped, the worst rho as it is.
-    """
-    n, n_line = f.shape
-    n_out, rank = outages.size, D.shape[1]
-    worst = np.zeros((n, n_out))
-    for i in range(n):
-        for o in range(n_out):
-            k = outages[o]
-            own = H[k, o]
-            for j in range(rank):
-                own += D[i, j, k] * R[i, j, o]
-            room = 1.0 - own
-            gain = 0.0
-            if room >= MIN_ROOM:
-                gain = 0.0 if skip[o] else f[i, k] / room
-            elif abs(f[i, k]) > cut_off and not skip[o]:
-                worst[i, o] = islanded
-                continue
-            top = 0.0
-            for line in range(n_line):
-                if line == k and not skip[o]:
-                    continue
-                shift = H[line, o]
-                for j in range(rank):
-                    shift += D[i, j, line] * R[i, j, o]
-                t = f[i, line] + gain * shift
-                top = max(top, (parabola[0, i, line] * t + parabola[1, i, line]) * t + parabola[2, i, line])
-            worst[i, o] = np.sqrt(top)
-    return worst

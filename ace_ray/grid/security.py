@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ace_ray.config.grid import CriticalSettings
-from ace_ray.grid import kernels
+from ace_ray.grid import kernels, outage_kernels
 from ace_ray.grid.ac_check import AcCheck
 from ace_ray.grid.linear import Factors, Linearisation
 from ace_ray.grid.model import FloatArray, GridModel, IntArray
@@ -78,7 +78,8 @@ class Security:
         H = np.ascontiguousarray(lin.factors.H[:, self.lines])
         ignored = ~self.counted(lin)
         curves = lin.parabolas(p, np.where(p != 0.0, q, 0.0))
-        return kernels.worst_after_outage(p, curves, H, D, R, self.lines, ignored, cut_off, kernels.ISLAND)
+        room, islanded = kernels.MIN_ROOM, kernels.ISLAND
+        return outage_kernels.worst_after_outage(p, curves, H, D, R, self.lines, ignored, cut_off, room, islanded)
 
     def counted(self, lin: Linearisation, lines: IntArray | None = None) -> NDArray[np.bool_]:
         """[O] outages (of `lines`, or the credible ones) that count: in service, and the grid stays in one piece.
