@@ -14,6 +14,7 @@ from ace_ray.config.grid import GridSettings
 from ace_ray.evaluation.episodes import EpisodeRecorder, Painter
 from ace_ray.evaluation.play import Played, Watcher, play
 from ace_ray.evaluation.scores import CostMeter, Costs, Statistics, reconnecting_env, statistics
+from ace_ray.grid.engine import DecisionEngine
 from ace_ray.grid.environment import make_env
 from ace_ray.grid.scenario import Scenario
 
@@ -49,7 +50,7 @@ class Player:
             observation = env.reset()  # after a blackout an environment has no grid that an engine could be made from
             agent = registry.make(spec, env, settings)
             if isinstance(agent, OwnAgent) and not isinstance(agent, DoNothing):
-                agent.engine.decide(observation)  # loads compiled code: no part of the time of a decision
+                _warm_up(agent.engine, observation)
             return agent
 
         return self._once(("agent", spec, settings.model_dump_json()), make)
@@ -58,6 +59,14 @@ class Player:
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
+
+
+def _warm_up(engine: DecisionEngine, observation: Any) -> None:
+    """Loads compiled code, which is no part of the time of a decision: one of either kind, one line at its limit."""
+    engine.decide(observation)
+    pressed = observation.copy()
+    pressed.rho[0] = engine.settings.critical.rho_overloaded
+    engine.decide(pressed)
 
 
 @dataclass(frozen=True)
