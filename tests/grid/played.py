@@ -16,10 +16,12 @@ from ace_ray.grid.catalogue import SUBSTATION
 from ace_ray.grid.engine import DecisionEngine
 from ace_ray.grid.kernels import ISLAND
 from ace_ray.grid.model import GridState
+from ace_ray.grid.newton import tangent
 from ace_ray.grid.scenario import Scenario, reset_to
 from tests.grid.messy import random_move, spread_ids
 
 TRIPS = 1.0 - 1e-4  # rho from which the protections may act
+UNUSABLE = 1e29  # rho squared that the ranking gives to what cuts the grid in two
 CHRONICS = 4  # to parse one takes longer than to play ten of its episodes
 CALM = 1.2  # max rho over which nothing linear is compared
 
@@ -30,6 +32,7 @@ class Played:
 
     ac: list[float] = field(default_factory=list)  # |AC check - played|, largest of all lines
     screen: list[float] = field(default_factory=list)  # |linear - played| of the max rho
+    newton: list[float] = field(default_factory=list)  # the same of the ranking in overloaded states, partitions only
     exact_outage: list[float] = field(default_factory=list)  # |exact security - played with the line opened|
     linear_outage: list[float] = field(default_factory=list)
     called_wrongly: list[bool] = field(default_factory=list)  # linear security on the wrong side of 1.05
@@ -88,6 +91,9 @@ def _compare_state(env: Any, engine: DecisionEngine, obs: Any, per_state: int, r
     ids = rng.permutation(spread_ids(rng, catalogue, obs, per_substation=1, switches=2))[:per_state]
     rows = engine.screen.rows(lin, ids, engine.security.lines)
     linear, checked = engine.screen.rho(lin, rows).max(axis=1), check.sweep(ids)
+    one_step = np.full(catalogue.size, -1.0, np.float32)
+    tan = tangent(engine.model, lin.factors, check.point())
+    engine.screen.rank_now(tan, idle.rho, 1, every=one_step)
     _count(found.met, obs, idle, storage)
     for i, action_id in enumerate(ids.tolist()):
         after, dark, info = _ahead(env, _with(engine.action((action_id,), obs), storage))
@@ -100,6 +106,8 @@ def _compare_state(env: Any, engine: DecisionEngine, obs: Any, per_state: int, r
         found.ac.append(float(np.abs(checked.rho[i] - after.rho).max()))
         if idle.rho.max() < CALM and action_id:
             found.screen.append(abs(float(linear[i] - after.rho.max())))
+            if 0.0 <= one_step[action_id] < UNUSABLE:
+                found.newton.append(abs(float(np.sqrt(one_step[action_id]) - after.rho.max())))
     _compare_outage(env, engine, obs, idle, lin, storage, ids, rng, found)
     return True
 

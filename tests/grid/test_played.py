@@ -31,7 +31,7 @@ DATA = Path(grid2op.__file__).parent / "data"
 OTHERS = ["rte_case5_example", "rte_case14_test", "l2rpn_icaps_2021", "l2rpn_wcci_2020", "l2rpn_neurips_2020_track2/x1"]
 
 # Environment, and what the median and 99th percentile of |linear - played| of the max rho may reach after random moves.
-# What the screen does not see is reactive power: that of a bus that parts from its generators comes from far away.
+# What the linear screen does not see is reactive power: a bus that parts from its generators draws it from far away.
 SHIPPED = {
     "l2rpn_case14_sandbox": ("l2rpn_case14_sandbox", 0.05, 1.5),
     "l2rpn_neurips_2020_track1": ("l2rpn_neurips_2020_track1", 0.01, 1.5),
@@ -74,7 +74,7 @@ def test_what_is_predicted_is_what_happens_when_it_is_played(grid, record_proper
     name, env, engine = grid
     states = max(4, share(name, STATES))
     found = compare(env, engine, states, per_state=5, seed=0)
-    for key in ("ac", "screen", "exact_outage", "linear_outage"):
+    for key in ("ac", "screen", "newton", "exact_outage", "linear_outage"):
         record_property(key, spread(getattr(found, key)))
     record_property("called wrongly", f"{np.mean(found.called_wrongly):.3f}")
     record_property("met", f"dark {found.dark}, tripped {found.tripped}, {found.met}")
@@ -85,6 +85,9 @@ def test_what_is_predicted_is_what_happens_when_it_is_played(grid, record_proper
     _, median, p99 = GRIDS[name]
     assert np.median(found.screen) < median
     assert np.percentile(found.screen, 99) < p99
+    assert len(found.newton) >= states
+    assert np.median(found.newton) < median
+    assert np.percentile(found.newton, 99) < p99
     assert sum(found.called_wrongly) <= max(2, len(found.called_wrongly) // 5)
     assert found.met["split"] > 0
     assert found.met["line out"] > 0
