@@ -137,6 +137,6 @@ from ace_ray.finetune.embedded_train import main
 main(["--labels", r"{tmp_path / "labels"}", "--out", r"{tmp_path / "out"}", "--device", "cpu", "--examples", "4",
       "--batch", "2", "--hidden", "32", "--layers", "1", "--intermediate", "64", "--vocabulary", "2600"])
 """
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=400)
     assert (tmp_path / "out" / "model.safetensors").is_file()
     assert json.loads((tmp_path / "out" / "training.json").read_text())["recipe"]["examples"] == 4
