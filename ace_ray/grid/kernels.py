@@ -32,6 +32,7 @@ MIN_ROOM = 1e-4  # 1 - H_kk under which the loss of line k cuts something off ..
 CUT_OFF = 0.1  # MW: ... that matters if the line carries more than this; a line that is open at one end does not
 CUT_OFF_LINEAR = 3.0  # MW: the same for flows of the linear model, which are off by the line's losses
 LOW_BITS = 8
+PADDING = 16  # patterns to which a few are filled up
 LINES_PER_CHECK = 8  # lines between two looks whether a block can be given up
 
 
@@ -259,6 +260,24 @@ def _outage_scalars(m, delta, inverse, num_low, num_high, D_low, D_high, f_k, h_
 
 
 @njit(cache=True)
+def _padded(chosen):  # type: ignore[no-untyped-def]
+    """`chosen` with the first repeated up to a whole number of vectors, so that each is computed as in a full block."""
+    out = np.full(-(-chosen.size // PADDING) * PADDING, chosen[0])
+    out[: chosen.size] = chosen
+    return out
+
+
+@njit(cache=True)
+def _columns(table, chosen):  # type: ignore[no-untyped-def]
+    """Columns `chosen` of a table [L, P]."""
+    out = np.empty((table.shape[0], chosen.size), table.dtype)
+    for line in range(table.shape[0]):
+        for i in range(chosen.size):
+            out[line, i] = table[line, chosen[i]]
+    return out
+
+
+@njit(cache=True)
 def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it would hide the order of early exits
     tables, ids, present, alive_mask, curve, search, every
 ):
@@ -312,10 +331,11 @@ def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it w
     n_branch, n_inject = branch.sum(), inject.sum()
     absent = ~present & alive_mask
     best, best_ids = np.full(search.keep, HUGE, dt), np.full(search.keep, -1, np.int32)
-    m, delta, inverse = np.empty(n_low, dt), np.empty(n_low, dt), np.empty(n_low, dt)
-    g, e = np.empty(n_low, dt), np.empty(n_low, dt)
+    all_m, all_delta, all_inverse = np.empty(n_low, dt), np.empty(n_low, dt), np.empty(n_low, dt)
+    all_g, all_e, everywhere = np.empty(n_low, dt), np.empty(n_low, dt), np.arange(n_low)
     weights, cross = np.zeros(n_el), np.empty(n_low)
     for hi in range(n_high):
+        m, delta, inverse, g, e = all_m, all_delta, all_inverse, all_g, all_e
         for j in range(low):
             total = 0.0
             for i in range(high):
@@ -356,24 +376,33 @@ def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it w
             for lo in range(n_low):
                 if limit * limit <= m[lo] < HUGE:
                     m[lo] = (np.sqrt(m[lo]) + CERTAIN) ** 2
+        places, count, left_D = everywhere, n_low, low_D
         given_up = False
         for o in range(n_out):
+            chosen = np.flatnonzero(m[:count] < threshold)
+            given_up = chosen.size == 0
+            if given_up:
+                break
+            if 2 * chosen.size <= places.size and places.size > PADDING:  # few are left: look at these alone
+                count, padded = chosen.size, _padded(chosen)
+                places, m, delta, inverse = places[padded], m[padded], delta[padded], inverse[padded]
+                left_D = _columns(left_D, padded)
+                g, e = np.empty(padded.size, dt), np.empty(padded.size, dt)
             k = outages[o]
-            _outage_scalars(
-                m, delta, inverse, low_out[o], high_out[o, hi], low_D[k], high_D[hi, k], f[k], h[o, k], g, e
-            )
+            moved_low, line_low = low_out[o][places], left_D[k]
+            _outage_scalars(m, delta, inverse, moved_low, high_out[o, hi], line_low, high_D[hi, k], f[k], h[o, k], g, e)
             lines = search.outage_lines[o]
-            given_up = _outage_pass(m, g, e, k, low_D, high_D[hi], f, h[o], curve, lines, threshold)
+            given_up = _outage_pass(m, g, e, k, left_D, high_D[hi], f, h[o], curve, lines, threshold)
             if given_up:
                 break
         if given_up:
             continue
-        for lo in range(n_low):
-            identity = ids[hi << low | lo]
+        for i in range(count):
+            identity = ids[hi << low | places[i]]
             if every.size > 0 and identity >= 0:
-                every[identity] = m[lo]
-            if m[lo] < best[0] and m[lo] < HUGE:
-                _sift(best, best_ids, m[lo], identity)
+                every[identity] = m[i]
+            if m[i] < best[0] and m[i] < HUGE:
+                _sift(best, best_ids, m[i], identity)
     return best, best_ids
 
 
