@@ -140,7 +140,7 @@ class Expert(OwnAgent):
         if moves is None:
             return along
         if moves.worst.min() >= self.settings.rho_room:
-            moves = outlook.wider(place, moves, switches=not along)
+            moves = outlook.wider(place, moves)
         relieving = np.flatnonzero(moves.worst < self.settings.rho_overloaded)
         value = weight * moves.risk + np.maximum(moves.worst - _COMFORTABLE, 0.0) + _MOVING * (moves.ids > 0)
         for row in relieving[np.argsort(value[relieving], kind="stable")][:_TRIED]:

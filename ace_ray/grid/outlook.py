@@ -20,6 +20,7 @@ from ace_ray.grid.catalogue import LINE, SUBSTATION
 from ace_ray.grid.engine import DecisionEngine
 from ace_ray.grid.linear import Linearisation
 from ace_ray.grid.model import FloatArray, GridState, IntArray
+from ace_ray.grid.newton import tangent
 from ace_ray.grid.screen import Outages
 from ace_ray.grid.stress import stress_after
 
@@ -140,14 +141,15 @@ class Outlook:
         chosen = np.unique(np.concatenate([np.zeros(1, np.int64), *lists]))
         return self._measured(lin, place, chosen)
 
-    def wider(self, place: Place, known: Moves, switches: bool = True) -> Moves:
-        """`known` with more moves near the most loaded line (`Candidates.wider`)."""
-        lin = self._linearised(place)
+    def wider(self, place: Place, known: Moves) -> Moves:
+        """`known` with the partitions that one Newton step ranks first: it sees voltages and reactive power."""
+        lin, engine = self._linearised(place), self.engine
         if lin is None:
             return known
-        more = self.engine.candidates.wider(lin, self._view(place), known.ids)
-        if not switches:
-            more = more[self.engine.catalogue.kind[more] == SUBSTATION]
+        tan = tangent(engine.model, lin.factors, engine.check.point())
+        free = engine.screen.substations[place.substation_rest[engine.screen.substations] == 0]
+        ids, _ = engine.screen.rank_now(tan, lin.state.rho, self.settings.overload_list, free)
+        more = np.setdiff1d(ids[self.legal(place, ids)][: 4 * self.settings.overload_list], known.ids).astype(np.int64)
         return known.joined(self._measured(lin, place, more)) if more.size else known
 
     def risks(self, moves: Moves, row: int) -> FloatArray:
