@@ -13,7 +13,7 @@ pytestmark = pytest.mark.unit
 
 relative = 1e-9
 many = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
 )
 NONE = np.zeros(0, np.int64)
 
