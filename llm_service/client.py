@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from llm_service.adapters import AdapterRef
 from llm_service.admission import first_line
@@ -126,6 +126,12 @@ class Client(abc.ABC):
     def close(self) -> None:  # noqa: B027 - most clients have nothing to close
         """Free what the client started."""
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
 
 class LLMClient(Client):
     """Client of a run's deployment.
@@ -229,8 +235,15 @@ class LocalClient(Client):
         self._thread.join()
         self._loop.close()
 
-    def __enter__(self) -> "LocalClient":
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+def open_client(settings: ServiceSettings) -> Client:
+    """A client for a command: of the endpoint where the settings name one, else of an engine in this process.
+
+    Raises:
+        ModelError: the endpoint's settings are incomplete, or the engine does not start.
+    """
+    if settings.endpoint.url:
+        from llm_service.endpoint import EndpointClient
+
+        return EndpointClient(settings)
+    return LocalClient(settings.engine, None, settings)

@@ -20,6 +20,7 @@ from llm_service.batchstats import BatchMeter
 from llm_service.errors import DeadlineExceeded, LLMServiceError, ModelError, Refused, ReplicaLost, RequestTooLarge
 from llm_service.protocol import ReplicaReport, Reply, Request
 from llm_service.settings import EngineSettings
+from llm_service.thinking import CLOSE, closed, opened, without_thinking
 from llm_service.versions import LoraVersions, MergedVersions, engine_name
 
 
@@ -185,22 +186,22 @@ class Engine:
     async def _answer(self, request: Request, request_id: str, start: float) -> Reply:
         from vllm.inputs.engine import tokens_input
 
-        prompt, ref, final = self._tokens(request), request.adapter, None
+        text, prompt = self._tokens(request)
+        ref, thought = request.adapter, 0
         # The salt keeps what one version's weights made of a prompt from the next one's prefix cache.
-        inputs = tokens_input(prompt, cache_salt=engine_name(ref) if ref is not None else None)
+        salt = engine_name(ref) if ref is not None else None
         async with self._versions.held(ref, request.priority) as lora:
-            try:
-                async for output in self._llm.generate(
-                    inputs, _sampling(request), request_id, lora_request=lora, priority=request.priority
-                ):
-                    final = output
-            finally:
-                if not self._dead and (final is None or not final.finished):
-                    # Cancelled between vLLM's bookkeeping and its reply, a request could stay inside; unknown ids are
-                    # fine. Nothing may run on once its version is let go.
-                    await asyncio.shield(asyncio.ensure_future(self._llm.abort(request_id)))
-        if final is None or not final.finished:
-            raise ModelError(f"{self.name}: the engine ended request {request_id} without a reply")
+            asked = prompt
+            if self.settings.thinking_tokens:
+                begun = prompt + self._encoded(opened(text))
+                inputs = tokens_input(begun, cache_salt=salt)
+                final = await self._generated(
+                    inputs, self._thinking(request), f"{request_id}-t", lora, request.priority
+                )
+                thought = len(final.outputs[0].token_ids)
+                asked = begun + self._encoded(closed(final.outputs[0].text))
+            inputs = tokens_input(asked, cache_salt=salt)
+            final = await self._generated(inputs, _sampling(request), request_id, lora, request.priority)
         completion = final.outputs[0]
         if completion.finish_reason not in ("stop", "length"):
             raise Refused(
@@ -212,10 +213,10 @@ class Engine:
             self._served[ref.role] = max(ref.version, self._served.get(ref.role, 0))
         stats = final.metrics
         return Reply(
-            text=completion.text,
+            text=without_thinking(completion.text),
             finish_reason=completion.finish_reason,
             prompt_tokens=len(prompt),
-            reply_tokens=len(completion.token_ids),
+            reply_tokens=thought + len(completion.token_ids),
             model=self.model,
             role=ref.role if ref else None,
             version=ref.version if ref else 0,
@@ -223,19 +224,51 @@ class Engine:
             total_s=time.monotonic() - start,
         )
 
-    def _tokens(self, request: Request) -> list[int]:
+    async def _generated(self, inputs: Any, sampling: Any, request_id: str, lora: Any, priority: int) -> Any:
+        """vLLM's final output of one generation, which runs no longer than its caller waits."""
+        final = None
+        try:
+            async for output in self._llm.generate(inputs, sampling, request_id, lora_request=lora, priority=priority):
+                final = output
+        finally:
+            if not self._dead and (final is None or not final.finished):
+                # Cancelled between vLLM's bookkeeping and its reply, a request could stay inside; unknown ids are
+                # fine. Nothing may run on once its version is let go.
+                await asyncio.shield(asyncio.ensure_future(self._llm.abort(request_id)))
+        if final is None or not final.finished:
+            raise ModelError(f"{self.name}: the engine ended request {request_id} without a reply")
+        return final
+
+    def _thinking(self, request: Request) -> Any:
+        """Sampling of the thought: free text up to the closing mark or the bound."""
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+        return SamplingParams(
+            max_tokens=self.settings.thinking_tokens,
+            temperature=request.temperature,
+            seed=request.seed,
+            stop=[CLOSE],
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    def _encoded(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _tokens(self, request: Request) -> tuple[str, list[int]]:
+        """The prompt as the model's own template writes it, and its tokens."""
         text = self._tokenizer.apply_chat_template(
             list(request.messages), add_generation_prompt=True, tokenize=False, **self.settings.chat_template_kwargs
         )
-        tokens = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        tokens = self._encoded(text)
         limit = self.settings.max_model_len
-        if len(tokens) + request.max_tokens > limit:
+        reply = request.max_tokens + self.settings.thinking_tokens
+        if len(tokens) + reply > limit:
             self._refused += 1
             raise RequestTooLarge(
-                f"prompt of {len(tokens)} and reply of {request.max_tokens} tokens are above {limit}",
+                f"prompt of {len(tokens)} and reply of {reply} tokens are above {limit}",
                 "shorten the prompt or raise engine.max_model_len",
             )
-        return tokens
+        return text, tokens
 
     def _translated(self, error: Exception) -> LLMServiceError:
         from vllm.exceptions import VLLMClientError

@@ -43,6 +43,9 @@ class EngineSettings(_Settings):
     chat_template_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="passed to the model's chat template, for example {enable_thinking: false}"
     )
+    thinking_tokens: int = Field(
+        0, ge=0, description="tokens that a reasoning model may think before its reply, besides those; 0: no thinking"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("ERROR", description="level of vLLM's own log")
     log_file: str = Field("", description="file that takes the engine process's output; empty: the process's stderr")
 
@@ -51,10 +54,28 @@ class EngineSettings(_Settings):
         return EMBEDDED if self.model == "embedded" else Path(self.model).expanduser().resolve()
 
 
+class EndpointSettings(_Settings):
+    """A model that somebody else serves, over the OpenAI-compatible API; it takes the place of our own engine."""
+
+    url: str = Field("", description="base URL such as https://host/v1; empty: our own engine serves")
+    model: str = Field("", description="name of the model there")
+    token_env: str = Field("OPENAI_API_KEY", description="environment variable with the token; empty: none is sent")
+    schema_field: Literal["json_schema", "json_object", "none"] = Field(
+        "json_schema", description="how the endpoint is told the reply's form: its schema, only that it is JSON, or not"
+    )
+    limit_field: Literal["max_tokens", "max_completion_tokens"] = Field(
+        "max_tokens", description="name of the field that bounds the reply"
+    )
+    thinking_tokens: int = Field(0, ge=0, description="added to the reply's bound where the model thinks first")
+    priority: bool = Field(False, description="send the priority of requests, as vLLM's own server takes it")
+    extra: dict[str, Any] = Field(default_factory=dict, description="further fields of every request")
+
+
 class ServiceSettings(_Settings):
     """The deployment and its clients."""
 
     engine: EngineSettings = EngineSettings()
+    endpoint: EndpointSettings = EndpointSettings()
     max_in_flight: int = Field(16, ge=1, description="requests that one client keeps in flight; further ones wait")
     max_handle_queue: int = Field(64, ge=1, description="requests that one client's handle queues for a busy replica")
     start_timeout_s: float = Field(300.0, gt=0, description="seconds until the deployment must be running")

@@ -62,10 +62,10 @@ def _model_in_control(agent: str, settings: RunSettings) -> Iterator[list[Any]]:
         return
     from ace_ray.agents.llm import LanguageAgent
     from ace_ray.agents.registry import given
-    from llm_service.client import LocalClient
+    from llm_service.client import open_client
 
     made: list[Any] = []
-    with LocalClient(settings.llm.engine, None, settings.llm) as client:
+    with open_client(settings.llm) as client:
 
         def make(env: Any, grid: GridSettings) -> Any:
             made.append(LanguageAgent(env, grid, client, settings.language))
@@ -163,12 +163,12 @@ def llm_serve(args: argparse.Namespace) -> int:
 def llm_ask(args: argparse.Namespace) -> int:
     from ace_ray.evaluation.ask import Question
     from llm_service.adapters import reference
-    from llm_service.client import LocalClient
+    from llm_service.client import open_client
 
     settings = _on_grid(args)
     adapter = reference(args.adapter) if args.adapter else None
     question = Question(settings, args.scenario, args.step)
-    with LocalClient(settings.llm.engine, None, settings.llm) as client:
+    with open_client(settings.llm) as client:
         asked = question.ask(client, print, adapter)
     print(f"accepted: {'yes' if asked.accepted else 'no'}, after {len(asked.rounds)} rounds")
     return 0
@@ -178,13 +178,13 @@ def llm_eval(args: argparse.Namespace) -> int:
     from ace_ray.evaluation.exam_result import exam_lines, exam_result
     from ace_ray.finetune.exam import Exam, make_states
     from llm_service.adapters import reference
-    from llm_service.client import LocalClient
+    from llm_service.client import open_client
 
     settings = _on_grid(args)
     folder, states = make_states(settings, args.split, args.states, args.states_dir, args.minutes, args.processes)
     adapter = reference(args.adapter) if args.adapter else None
     exam = Exam(settings, folder)
-    with LocalClient(settings.llm.engine, None, settings.llm) as client:
+    with open_client(settings.llm) as client:
         records = list(exam.take(client, states, adapter))
     found = exam_result(records, settings, args.split)
     if args.json:
@@ -197,13 +197,13 @@ def llm_eval_critic(args: argparse.Namespace) -> int:
     from ace_ray.finetune.critic_exam import CriticExam
     from ace_ray.finetune.exam import make_states
     from llm_service.adapters import reference
-    from llm_service.client import LocalClient
+    from llm_service.client import open_client
 
     settings = _on_grid(args)
     _, states = make_states(settings, args.split, args.states, args.states_dir, args.minutes, args.processes)
     adapter = reference(args.adapter) if args.adapter else None
     exam = CriticExam(settings)
-    with LocalClient(settings.llm.engine, None, settings.llm) as client:
+    with open_client(settings.llm) as client:
         records = list(exam.take(client, states, adapter))
     found = critic_result(records, settings, args.split)
     if args.json:

@@ -12,13 +12,14 @@ from ace_ray.coevolution.connect import Cluster
 from ace_ray.coevolution.finetuning import Finetuning, connect_jobs
 from ace_ray.coevolution.remote import ask
 from ace_ray.coevolution.run_folder import RunFolder
-from ace_ray.config.errors import ResourceError
+from ace_ray.config.errors import ConfigError, ResourceError
 from ace_ray.config.run import RunSettings
 from ace_ray.finetune.label_age import warn_if_aged
 from ace_ray.finetune.seeds import Seed, read_seeds
 from ace_ray.replay.pending import PendingRefinement
 from ace_ray.rollout.refiners import ModelAddress, Refiners
 from llm_service import service
+from llm_service.endpoint import check_endpoint
 from llm_service.preflight import check_model
 from llm_service.published import PublishedVersions
 from llm_service.settings import EMBEDDED
@@ -33,11 +34,18 @@ def preflight(settings: RunSettings, grid: Grid) -> list[Seed]:
 
     Raises:
         llm_service.errors.ModelError: The model is missing or cannot be served here.
+        ConfigError: Fine-tuning of a model behind an endpoint is asked for.
         ModelError, GridMismatchError: Seeds are wanted and missing, or of another grid.
     """
     if settings.refine.refiner == "off":
         return []
-    if settings.refine.refiner == "llm":
+    if settings.refine.refiner == "llm" and settings.llm.endpoint.url:
+        check_endpoint(settings.llm)
+        if settings.finetune.enabled:
+            raise ConfigError(
+                "a model behind llm.endpoint.url is not tuned here", "set finetune.enabled=false, or llm.engine.model"
+            )
+    elif settings.refine.refiner == "llm":
         check_model(settings.llm.engine)
     if not settings.refine.seed_queue:
         return []
@@ -77,6 +85,9 @@ class Refinement:
                 )
             self.finetuning = Finetuning(settings, folder.path, connect_jobs(cluster.dashboard), cluster.address)
         self._published = PublishedVersions(folder.adapters)
+        if settings.llm.endpoint.url:
+            log.info("the language model is %s at %s", settings.llm.endpoint.model, settings.llm.endpoint.url)
+            return
         log.info("starting the language model (%s)", settings.llm.engine.model)
         pool = ThreadPoolExecutor(1, thread_name_prefix="deploy")
         r = settings.resources
@@ -103,8 +114,9 @@ class Refinement:
         if self.finetuning is not None:
             self.finetuning.tuned_at = int(counters.get("tuned_at", 0))
         model = None
-        if self._deployment is not None:
-            model = ModelAddress(self._deployment.result(), self.folder.adapters)
+        if self._published is not None:
+            app = "" if self._deployment is None else self._deployment.result()
+            model = ModelAddress(app, self.folder.adapters)
         self._refiners = Refiners(self.settings, replay, model, int(self.folder.about["starts"]))
 
     def check(self, stats: dict[str, Any]) -> None:

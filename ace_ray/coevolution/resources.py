@@ -48,7 +48,7 @@ def processes(settings: RunSettings) -> list[Process]:
     rows.append(Process("rollout worker", settings.rollout.workers, r.worker_cpu, 0.0, "resources.worker_cpu"))
     if refine.refiner != "off" and refine.refiners:
         rows.append(Process("refiner", refine.refiners, r.refiner_cpu, 0.0, "resources.refiner_cpu"))
-    if refine.refiner == "llm":
+    if refine.refiner == "llm" and not settings.llm.endpoint.url:
         rows.append(Process("llm replica", r.llm_replicas, r.llm_cpu, r.llm_gpu, "resources.llm_cpu"))
         if settings.finetune.enabled:
             rows.append(Process("fine-tuning job", 1, r.finetune_cpu, r.finetune_gpu, "resources.finetune_cpu"))

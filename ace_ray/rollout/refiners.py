@@ -37,7 +37,10 @@ FAILURES_IN_A_ROW = 3
 
 @dataclass(frozen=True)
 class ModelAddress:
-    """Where a refiner finds the language model of the run: Serve application and adapters folder."""
+    """Where a refiner finds the language model of the run: Serve application and adapters folder.
+
+    `app` is empty where an endpoint serves the model (`llm.endpoint`).
+    """
 
     app: str
     adapters: Path
@@ -70,8 +73,10 @@ class RefinerLoop:
             proposer = replay_free_proposer(settings.refine, int(rng.integers(2**31)))
         else:
             from llm_service.client import LLMClient
+            from llm_service.endpoint import EndpointClient
 
-            client = LLMClient(model.app, model.adapters, settings.llm)
+            served = LLMClient(model.app, model.adapters, settings.llm) if model.app else None
+            client = served or EndpointClient(settings.llm)
             facts = facts_of(self._env, engine.security.lines, settings.grid)
             actor = Actor(engine.catalogue, facts, settings.language)
             proposer = LanguageProposer(client, actor, settings.language, int(rng.integers(2**31)))

@@ -12,7 +12,7 @@ from ace_ray.config.run import RunSettings
 pytestmark = pytest.mark.unit
 
 REPO = Path(__file__).resolve().parents[2]
-PROFILES = sorted((REPO / "configs").glob("*.yaml"))
+PROFILES = sorted((REPO / "configs").rglob("*.yaml"))
 
 
 def profile(folder: Path, text: str, name: str = "profile.yaml") -> Path:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from llm_service.adapters import AdapterRef, version_dir, write_manifest
 
@@ -18,12 +19,24 @@ _CORPUS = (
 
 
 def make_tiny_model(
-    directory: Path, *, hidden: int = 64, layers: int = 2, seed: int = 0, max_positions: int = 1024
+    directory: Path,
+    *,
+    hidden: int = 64,
+    layers: int = 2,
+    seed: int = 0,
+    max_positions: int = 1024,
+    architecture: Literal["qwen2", "qwen3"] = "qwen2",
 ) -> Path:
-    """Write a random Qwen2 model with its own byte-level BPE tokenizer and chat template; under a megabyte."""
+    """Write a random Qwen model with its own byte-level BPE tokenizer and chat template; under a megabyte."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+    from transformers import (
+        PreTrainedTokenizerFast,
+        Qwen2Config,
+        Qwen2ForCausalLM,
+        Qwen3Config,
+        Qwen3ForCausalLM,
+    )
 
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer = Tokenizer(models.BPE())
@@ -44,13 +57,18 @@ def make_tiny_model(
 
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    config = Qwen2Config(
+    config_of, model_of = {
+        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+        "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+    }[architecture]
+    config = config_of(
         vocab_size=len(fast),
         hidden_size=hidden,
         intermediate_size=2 * hidden,
         num_hidden_layers=layers,
         num_attention_heads=hidden // 32,
         num_key_value_heads=hidden // 32,
+        head_dim=32,
         max_position_embeddings=max_positions,
         initializer_range=0.2,  # logits far enough apart that an adapter can choose among them
         tie_word_embeddings=True,
@@ -59,7 +77,7 @@ def make_tiny_model(
         bos_token_id=None,
         dtype="bfloat16",
     )
-    Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(directory)
+    model_of(config).to(torch.bfloat16).save_pretrained(directory)
     return directory
 
 
