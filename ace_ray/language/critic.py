@@ -7,6 +7,7 @@ edits an episode are taken. Whatever else a reply contains is dropped and counte
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from ace_ray.language.schema import LEVELS
 if TYPE_CHECKING:  # so that critic texts can be written where only numpy is installed
     from ace_ray.config.refine import CriticSettings
 
+_BRACKETS = re.compile(r"\[([^\[\]{}]*)\]")
 _FACTOR = {"-2K": -2.0, "-K": -1.0, "+K": 1.0, "+2K": 2.0, "2K": 2.0, "K": 1.0}
 
 
@@ -155,7 +157,7 @@ def parse_critic(text: str, keys: Sequence[KeyStep], settings: CriticSettings) -
     Taken is what is well formed, in order: a number of a key step that was not edited yet, with a level of the set (as
     '-2K' or as the number it stands for). Anything else counts as dropped, as does everything beyond the limit.
     """
-    lists = _lists(text)
+    lists = _lists(text, settings.scale)
     if lists is None:
         return CriticReply((), 0, "unparsed")
     steps, changes, analysis = lists
@@ -173,19 +175,24 @@ def parse_critic(text: str, keys: Sequence[KeyStep], settings: CriticSettings) -
     return CriticReply(tuple(edits), dropped, None, analysis)
 
 
-def _lists(text: str) -> tuple[list[Any], list[Any], str] | None:
-    """Step numbers, changes and analysis; from the JSON object, else from the first two bracketed lists in prose."""
+def _lists(text: str, scale: float) -> tuple[list[Any], list[Any], str] | None:
+    """Step numbers, changes and analysis; from the JSON object, else from two bracketed lists in prose.
+
+    In prose other things may stand in brackets too: taken are the first two neighbours of which the second names a
+    change of the set, or simply the first two.
+    """
     for value in json_objects(text):
         steps, changes = value.get("steps"), value.get("changes")
         if isinstance(steps, list) and isinstance(changes, list):
             analysis = value.get("analysis")
             return steps, changes, analysis if isinstance(analysis, str) else ""
-    found = re.findall(r"\[([^\[\]{}]*)\]", text)
+    found = [[x.strip().strip("'\"") for x in row.split(",") if x.strip()] for row in _BRACKETS.findall(text)]
     if len(found) < 2:
         return None
-    steps = [int(x) if re.fullmatch(r"\s*\d{1,4}\s*", x) else None for x in found[0].split(",") if x.strip()]
-    changes = [x.strip().strip("'\"") for x in found[1].split(",") if x.strip()]
-    return steps, changes, ""
+    pairs = itertools.pairwise(found)
+    named = (pair for pair in pairs if any(_level(change, scale) is not None for change in pair[1]))
+    steps, changes = next(named, (found[0], found[1]))
+    return [int(x) if re.fullmatch(r"\d{1,4}", x) else None for x in steps], list(changes), ""
 
 
 def _level(change: Any, scale: float) -> float | None:

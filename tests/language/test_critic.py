@@ -97,6 +97,19 @@ def test_lists_in_prose_are_read():
     assert [(e.id, e.level) for e in found.edits] == [(101, -2.0), (104, 1.0)]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Lines [3, 5] were hot after [2]. So steps [1, 4], changes ['-2K', '+K'], as line [3] tripped.",
+        'The steps are {"steps": [1, 4], "changes": ["-2K", "+K"]} (see line [3]).',
+        "**Indices**: [1, 4]\n**Adjustments**: [ -0.4 , 0.2 ]\n[4] relieved line [5]",
+    ],
+)
+def test_other_brackets_in_the_prose_are_not_the_lists(text):
+    found = parse_critic(text, KEYS, SETTINGS)
+    assert [(e.id, e.level) for e in found.edits] == [(101, -2.0), (104, 1.0)] and found.dropped == 0
+
+
 @pytest.mark.parametrize("text", ["", "nothing to change", '{"steps": [1]}', "[1, 2]", '{"steps": 1, "changes": 2}'])
 def test_without_two_lists_the_reply_is_unparsed(text):
     found = parse_critic(text, KEYS, SETTINGS)
