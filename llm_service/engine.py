@@ -261,7 +261,9 @@ class Engine:
         )
         tokens = self._encoded(text)
         limit = self.settings.max_model_len
-        reply = request.max_tokens + self.settings.thinking_tokens
+        reply = request.max_tokens
+        if self.settings.thinking_tokens:
+            reply += self.settings.thinking_tokens + len(self._encoded(opened(text) + closed("")))
         if len(tokens) + reply > limit:
             self._refused += 1
             raise RequestTooLarge(

@@ -63,5 +63,5 @@ def test_a_qwen3_thinks_up_to_its_bound_and_replies_by_the_schema(tmp_path: Path
         assert "<think>" not in free.text and free.reply_tokens > 8
         tuned = client.ask(CHAT, max_tokens=8, deadline_s=60, adapter=adapter)
         assert (tuned.role, tuned.version) == ("actor", 1)
-        with pytest.raises(RequestTooLarge, match="reply of 264 tokens"):
+        with pytest.raises(RequestTooLarge, match="reply of"):
             client.ask(CHAT, max_tokens=240, deadline_s=60)
