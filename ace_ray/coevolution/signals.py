@@ -1,6 +1,8 @@
 """Ctrl-C and SIGTERM: a flag while training (the loop ends in order), an exception elsewhere."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 
@@ -35,6 +37,17 @@ class StopSignals:
         # Where Ray's compiled code was running, what comes out of it is a SystemError and no longer `Stopped`.
         if self.signum is not None and error is not None and not isinstance(error, Stopped):
             raise Stopped(self.signum) from error
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Holds a signal back until the block is left: raised inside Ray's start it can end the process by a fault."""
+        self.deferred = True
+        try:
+            yield
+        finally:
+            self.deferred = False
+        if self.signum is not None:
+            raise Stopped(self.signum)
 
     def _handle(self, signum: int, _: FrameType | None) -> None:
         again = self.signum is not None

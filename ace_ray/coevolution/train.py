@@ -55,8 +55,8 @@ def run(settings: RunSettings, resume: Path | None = None) -> int:
     status: Status = "failed"
     handler = log_to_file(folder.path / "train.log")
     try:
-        with StopSignals():
-            code = _run(settings, folder, resumed=resume is not None)
+        with StopSignals() as signals:
+            code = _run(settings, folder, signals, resumed=resume is not None)
         status = "finished" if code == 0 else "interrupted"
         return code
     except Stopped as stopped:
@@ -70,14 +70,15 @@ def run(settings: RunSettings, resume: Path | None = None) -> int:
         handler.close()
 
 
-def _run(settings: RunSettings, folder: RunFolder, resumed: bool) -> int:
+def _run(settings: RunSettings, folder: RunFolder, starting: StopSignals, resumed: bool) -> int:
     log.info("run %s (start %d)", folder.path, folder.about["starts"])
     log.info("%s", differences_text(settings))
     log.info("%s", resources.table(resources.processes(settings)))
     torch.set_num_threads(max(1, int(settings.resources.driver_cpu)))
     grid = Grid.describe(settings.grid)
     seeds = refinement.preflight(settings, grid)
-    cluster = connect(settings)
+    with starting.held():
+        cluster = connect(settings)
     check_visible(folder.path)
     with StopSignals() as signals:  # again, since ray.init installs a handler of its own
         loop = start(settings, folder, grid, cluster, seeds if not resumed else [])

@@ -109,11 +109,12 @@ def _pairs(a: Evaluation, b: Evaluation) -> list[tuple[Episode, Episode]]:
     if len(first) != len(a.episodes) or len(second) != len(b.episodes):
         raise DataError("a scenario occurs twice in one evaluation", "evaluate each scenario once")
     if odd := set(first) ^ set(second):
-        chronic, seed, start, steps = min(odd)
-        where = a.agent if (chronic, seed, start, steps) in first else b.agent
+        one = min(odd)
+        chronic, seed, start, steps, maintenance, perturbation = one
+        where = a.agent if one in first else b.agent
         raise DataError(
             f"{len(odd)} scenarios are in one evaluation only, such as chronic {chronic}, seed {seed}, start {start}, "
-            f"{steps} steps ({where})",
+            f"{steps} steps, maintenance {maintenance:g}, perturbation {perturbation:g} ({where})",
             "pass the same --scenarios and --data to both",
         )
     return [(episode, second[scenario]) for scenario, episode in first.items()]

@@ -88,6 +88,8 @@ def play(env: Any, agent: Any, scenario: Scenario, settings: GridSettings, watch
         illegal_actions=illegal,
         decision_ms_p50=times["p50"],
         decision_ms_p99=times["p99"],
+        maintenance=scenario.maintenance,
+        perturbation=scenario.perturbation,
     )
     return Played(episode, tuple(timed), dead)
 

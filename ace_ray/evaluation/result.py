@@ -38,6 +38,7 @@ class Episode:
         decision_ms_p50, decision_ms_p99: wall time of its critical decisions in ms, None without any; no part of what
             makes two episodes equal.
         score_2020, score_2022: L2RPN scores (see `scores`), None where they were not asked for.
+        maintenance, perturbation: how the scenario varies its chronic (see `Scenario`), 0 where it does not.
     """
 
     chronic: str
@@ -53,11 +54,13 @@ class Episode:
     decision_ms_p99: float | None = field(default=None, compare=False)
     score_2020: float | None = None
     score_2022: float | None = None
+    maintenance: float = 0.0
+    perturbation: float = 0.0
 
     @property
-    def scenario(self) -> tuple[str, int, int, int]:
+    def scenario(self) -> tuple[str, int, int, int, float, float]:
         """What has to be equal for two episodes to be a pair."""
-        return self.chronic, self.env_seed, self.start_step, self.max_steps
+        return self.chronic, self.env_seed, self.start_step, self.max_steps, self.maintenance, self.perturbation
 
     @property
     def survival(self) -> float:

@@ -25,6 +25,14 @@ def test_in_the_loop_the_first_signal_is_noted_and_the_second_stops():
     assert stopped.value.code == 130
 
 
+def test_while_held_a_signal_waits_for_the_end_of_the_block():
+    done = False
+    with pytest.raises(Stopped) as stopped, StopSignals() as signals, signals.held():
+        os.kill(os.getpid(), signal.SIGINT)
+        done = True
+    assert done and stopped.value.code == 130
+
+
 def test_the_handlers_that_were_there_come_back():
     before = signal.getsignal(signal.SIGTERM)
     with StopSignals():

@@ -85,6 +85,13 @@ def test_other_lengths_of_one_scenario_are_no_pair():
         compare(a, replace(b, episodes=shorter))
 
 
+def test_a_varied_scenario_and_the_plain_one_are_no_pair():
+    a, b = evaluation("a", [1, 2, 3, 4]), evaluation("b", [1, 2, 3, 4])
+    varied = tuple(replace(episode, perturbation=0.05) for episode in b.episodes)
+    with pytest.raises(DataError, match="perturbation"):
+        compare(a, replace(b, episodes=varied))
+
+
 def test_a_file_that_is_no_evaluation_is_named(tmp_path):
     (tmp_path / "x.json").write_text('{"agent": "greedy"}')
     with pytest.raises(DataError, match="x.json"):
