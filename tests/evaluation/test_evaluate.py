@@ -104,7 +104,7 @@ def test_agents_play_the_same_scenarios_and_the_result_is_kept(grid_settings, tm
     found = evaluate_all(["do-nothing", "greedy"], SHORT, grid_settings, processes=1, progress=False)
     assert [one.agent for one in found] == ["do-nothing", "greedy"]
     assert [[e.scenario for e in one.episodes] for one in found] == [
-        [("Scenario_august_dummy", seed, 0, 30) for seed in (0, 1)]
+        [("Scenario_august_dummy", seed, 0, 30, 0.0, 0.0) for seed in (0, 1)]
     ] * 2
     nothing, greedy = found
     assert nothing.actions == 0 and nothing.decision_ms["p50"] is None and greedy.decision_ms["p50"] > 0
