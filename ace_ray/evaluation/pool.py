@@ -15,6 +15,9 @@ from ray.exceptions import RayActorError, RayTaskError
 from ace_ray.config.errors import ResourceError, WorkerError
 from ace_ray.evaluation.player import Playable, Player
 
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 2  # Ray gives itself 30 seconds to start, and a busy machine no more
 START_S = 300.0  # without a single worker: a busy machine takes a minute to import everything
 CPU_SHARE = 0.5  # of a worker, as of a rollout worker: an evaluation has room wherever its run had
 STORE_MB = 80  # results are a few kB; Ray takes no less
@@ -27,7 +30,8 @@ class Pool:
 
     It works in the Ray that this process is connected to, else in the cluster that RAY_ADDRESS or the submitted job
     names, else in a local Ray of its own. The last one ends with this process whatever kills it: its head dies with
-    its parent, and workers die with their head.
+    its parent, and workers die with their head. Where it does not start, this process plays alone, and says so: an
+    evaluation at the end of a long run should not be lost to a busy machine.
 
     Args:
         processes: workers at most; 1 plays in this process, without Ray.
@@ -58,17 +62,18 @@ class Pool:
         Raises:
             WorkerError: a worker died (out of memory, killed), or none could be started. What a job itself raises
                 comes through as it is.
-            ResourceError: Ray does not start.
+            ResourceError: the cluster that was named is not there.
         """
         wanted = min(self.processes, len(jobs))
+        if wanted > 1 and not ray.is_initialized():
+            self._connected = _connect(self.processes)
+            if not self._connected:
+                self.processes = wanted = 1
         if wanted <= 1 and not self._workers:
             self._here = self._here or Player()
             for index, job in enumerate(jobs):
                 yield index, job.play(self._here)
             return
-        if not ray.is_initialized():
-            _connect(self.processes)
-            self._connected = True
         actor = ray.remote(_Worker).options(
             num_cpus=CPU_SHARE, scheduling_strategy="SPREAD", runtime_env={"env_vars": dict.fromkeys(THREADS, "1")}
         )
@@ -123,19 +128,30 @@ class _Worker:
         return job.play(self.player)
 
 
-def _connect(processes: int) -> None:
+def _connect(processes: int) -> bool:
+    """Joins the cluster that is named, or starts a local Ray; False where the latter does not start."""
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if IN_A_JOB in os.environ or os.environ.get("RAY_ADDRESS"):
+    if IN_A_JOB in os.environ or os.environ.get("RAY_ADDRESS"):
+        try:
             ray.init(address="auto", **quiet)
-            return
-        os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own is 15
-        ray.init(
-            address="local",
-            num_cpus=processes,
-            include_dashboard=False,
-            object_store_memory=STORE_MB << 20,
-            **quiet,
-        )
-    except Exception as error:  # Ray raises bare Exceptions here
-        raise ResourceError(f"Ray does not start for the evaluation: {error}", "set evaluation.processes=1") from error
+        except (ConnectionError, RuntimeError) as error:
+            raise ResourceError(
+                f"no Ray cluster for the evaluation: {error}", "start one, or unset RAY_ADDRESS"
+            ) from error
+        return True
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own is 15
+    for _ in range(ATTEMPTS):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=processes,
+                include_dashboard=False,
+                object_store_memory=STORE_MB << 20,
+                **quiet,
+            )
+            return True
+        except Exception as error:  # Ray raises bare Exceptions here
+            ray.shutdown()
+            log.warning("Ray did not start for the evaluation: %s", error)
+    log.warning("one process plays in place of %d", processes)
+    return False

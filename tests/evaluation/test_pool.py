@@ -9,7 +9,7 @@ import psutil
 import pytest
 import ray
 
-from ace_ray.config.errors import DataError, WorkerError
+from ace_ray.config.errors import DataError, ResourceError, WorkerError
 from ace_ray.evaluation.evaluate import evaluate_all
 from ace_ray.evaluation.player import EpisodeJob
 from ace_ray.evaluation.pool import Pool
@@ -50,6 +50,23 @@ def test_errors_inside_a_worker_keep_their_words_and_one_that_dies_is_an_error(l
         assert type(caught.value) is DataError and caught.value.remedy
         with pytest.raises(WorkerError, match="evaluation worker"):
             list(pool.run([deadly, deadly]))
+
+
+def test_where_ray_does_not_start_one_process_plays(grid_settings, monkeypatch, caplog):
+    def refuse(**_: object) -> None:
+        raise Exception("timed out during startup")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "init", refuse)
+    (found,) = evaluate_all(["do-nothing"], "chronics=0;seeds=0-1;steps=5", grid_settings, processes=2, progress=False)
+    assert [episode.steps for episode in found.episodes] == [5, 5]
+    assert "timed out" in caplog.text and "one process plays" in caplog.text
+    job = EpisodeJob("do-nothing", grid_settings, Scenario(grid_settings.env, "shipped", "Scenario_august_dummy", 0))
+    monkeypatch.setenv("RAY_ADDRESS", "nowhere:1")
+    monkeypatch.setattr(ray, "init", lambda **_: (_ for _ in ()).throw(ConnectionError("nobody there")))
+    with pytest.raises(ResourceError, match="nobody there"), Pool(2) as pool:
+        list(pool.run([job, job]))
 
 
 def test_workers_end_with_an_evaluation_that_is_killed():
