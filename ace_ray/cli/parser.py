@@ -250,7 +250,26 @@ def _repeats(parser: argparse.ArgumentParser) -> None:
 def _rollout(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--env", metavar="NAME", help="Grid2Op environment (default: setting grid.env)")
     parser.add_argument("--scenarios", default="train:2", help=f"{SCENARIOS} (default: train:2)")
+    parser.add_argument(
+        "--llm-latency",
+        type=_latency,
+        metavar="SECONDS",
+        help="measure instead what a refiner costs the worker beside it; its questions are answered after SECONDS, or "
+        "by the real model (engine)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
+
+
+def _latency(text: str) -> float | str:
+    if text == "engine":
+        return text
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if seconds < 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a number of seconds nor 'engine'")
+    return seconds
 
 
 def _seconds(parser: argparse.ArgumentParser) -> None:

@@ -241,12 +241,20 @@ def bench_screen(args: argparse.Namespace) -> int:
 def bench_rollout(args: argparse.Namespace) -> int:
     from ace_ray.grid.bench import bench_rollout, rollout_lines
 
-    grid = _settings(args).grid
+    settings = _settings(args)
+    grid = settings.grid
     grid = grid.model_copy(update={"env": args.env}) if args.env else grid
-    result = bench_rollout(grid, args.scenarios)
+    if args.llm_latency is not None:
+        from ace_ray.coevolution.bench import bench_refining, refining_lines
+
+        result = bench_refining(settings.model_copy(update={"grid": grid}), args.scenarios, args.llm_latency)
+        lines = refining_lines(result)
+    else:
+        result = bench_rollout(grid, args.scenarios)
+        lines = rollout_lines(result)
     if args.json:
         _write(args.json, result)
-    return _print(rollout_lines(result))
+    return _print(lines)
 
 
 def bench_llm(args: argparse.Namespace) -> int:

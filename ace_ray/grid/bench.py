@@ -106,7 +106,7 @@ def bench_rollout(settings: GridSettings, scenarios: str) -> dict[str, Any]:
     for scenario in tqdm(chosen, desc="bench rollout", unit="episode"):
         begun = time.perf_counter()
         with watch.phase("other"):
-            decisions += _greedy_episode(decision_env, scenario)
+            decisions += greedy_episode(decision_env, scenario)
         greedy_s += time.perf_counter() - begun
         actions, end, seconds = list(played.actions), decision_env.grid_observation, dict(watch.seconds)
         begun = time.perf_counter()
@@ -114,7 +114,7 @@ def bench_rollout(settings: GridSettings, scenarios: str) -> dict[str, Any]:
         bare_s += time.perf_counter() - begun
         with tape.playing():
             begun = time.perf_counter()
-            _greedy_episode(decision_env, scenario)
+            greedy_episode(decision_env, scenario)
             given_s += time.perf_counter() - begun
         steps += len(actions)
         watch.seconds = dict(seconds)  # of the first play alone
@@ -226,7 +226,7 @@ def _attach(watch: Stopwatch, env: Any, engine: DecisionEngine) -> None:
         setattr(owner, method, watch.timed(phase, getattr(owner, method)))
 
 
-def _greedy_episode(env: DecisionEnv, scenario: Scenario) -> int:
+def greedy_episode(env: DecisionEnv, scenario: Scenario) -> int:
     """Play to the end; returns the number of decisions."""
     state, info = env.reset(options={"scenario": scenario})
     decisions = 0

@@ -1,0 +1,247 @@
+"""`ace bench rollout --llm-latency`: what a refiner at work costs the rollout worker beside it.
+
+One worker and one refiner on two cores. The refiner is the run's own (look-back comparison, prompts, rounds with
+feedback, replays), in a process of its own, and works off a recorded load: the salvageable decisions shipped with the
+embedded model, each of whose questions is answered after a fixed time, as a model on another machine would, or by the
+real engine on the same two cores. The worker plays every scenario with the refiner at rest and at work, in turns, so
+that what else the machine does meets both.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any, Literal
+
+import psutil
+from tqdm import tqdm
+
+from ace_ray.agents.comparator import Comparator
+from ace_ray.agents.proposers import LanguageProposer
+from ace_ray.config.errors import WorkerError
+from ace_ray.config.run import RunSettings
+from ace_ray.finetune.seeds import read_seeds
+from ace_ray.grid.bench import greedy_episode
+from ace_ray.grid.decision_env import DecisionEnv
+from ace_ray.grid.engine import DecisionEngine
+from ace_ray.grid.environment import make_env
+from ace_ray.grid.scenario_sets import parse
+from ace_ray.language.actor import Actor
+from ace_ray.language.describe import facts_of
+from ace_ray.replay.pending import PendingRefinement
+from ace_ray.rollout.refiner import Refiner
+from llm_service.client import Client, LocalClient
+from llm_service.fake import FakeClient
+from llm_service.protocol import Request
+
+Latency = float | Literal["engine"]
+_SLICE_S = 0.05
+_START_S = 300.0
+
+
+def bench_refining(settings: RunSettings, scenarios: str, latency: Latency) -> dict[str, Any]:
+    """Measure (see the module docstring).
+
+    Args:
+        scenarios: set of scenarios; each is played once in either way.
+        latency: seconds until a question is answered, or 'engine' for the real model of `llm.engine`.
+
+    Returns:
+        JSON-able, as docs/json.md says.
+
+    Raises:
+        WorkerError: the refiner died.
+    """
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(allowed)[:2])  # the refiner inherits it
+    try:
+        with _RefinerBeside(settings, latency) as refiner:
+            return _measure(settings, scenarios, latency, refiner)
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def refining_lines(result: dict[str, Any]) -> list[str]:
+    """What `bench_refining` found, as lines to print."""
+    answered = "by the engine" if result["latency_s"] is None else f"after {result['latency_s']:g} s"
+    refiner = result["refiner"]
+    return [
+        f"{result['env']}, greedy on {result['scenarios']}: {result['decisions']} decisions in either way, "
+        f"{result['cores']} cores",
+        f"{result['decisions_per_s']['off']:8.2f} decisions a second with the refiner at rest",
+        f"{result['decisions_per_s']['on']:8.2f} with the refiner at work: {refiner['questions']} questions answered "
+        f"{answered}, {refiner['fates']} fates, {refiner['cpu_s']:.0f} of {refiner['seconds']:.0f} s on the CPU",
+        f"{result['ratio']:8.2f} ratio, the median scenario's ({min(result['ratios']):.2f} to "
+        f"{max(result['ratios']):.2f}); {result['ratio_cpu']:.2f} by the worker's CPU time",
+    ]
+
+
+def _measure(settings: RunSettings, scenarios: str, latency: Latency, refiner: _RefinerBeside) -> dict[str, Any]:
+    env = make_env(settings.grid)
+    worker = DecisionEnv(env, DecisionEngine(env, settings.grid), settings.grid)
+    chosen = parse(scenarios, settings.grid).scenarios
+    greedy_episode(worker, chosen[0])  # compiles, and reads the chronic
+    refiner.wait()
+    seconds: dict[str, list[float]] = {"off": [], "on": []}
+    cpu = {"off": 0.0, "on": 0.0}
+    decisions = 0
+    for number, scenario in enumerate(tqdm(chosen, desc="bench rollout", unit="scenario")):
+        for way in ("off", "on") if number % 2 == 0 else ("on", "off"):
+            if way == "on":
+                refiner.work()
+            begun, cpu_begun = time.perf_counter(), time.process_time()
+            made = greedy_episode(worker, scenario)
+            seconds[way].append(time.perf_counter() - begun)
+            cpu[way] += time.process_time() - cpu_begun
+            refiner.rest()
+        decisions += made
+    ratios = [off / on for off, on in zip(seconds["off"], seconds["on"], strict=True)]
+    return {
+        "env": settings.grid.env,
+        "scenarios": scenarios,
+        "latency_s": None if latency == "engine" else latency,
+        "cores": len(os.sched_getaffinity(0)),
+        "decisions": decisions,
+        "decisions_per_s": {way: decisions / sum(times) for way, times in seconds.items()},
+        "ratio": statistics.median(ratios),
+        "ratios": ratios,
+        "ratio_cpu": cpu["off"] / cpu["on"],
+        "refiner": {**refiner.stop(), "seconds": sum(seconds["on"])},
+    }
+
+
+class _Switch:
+    """Lets the refiner work or rest. The refiner passes `point` before everything that takes time."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.working, self.resting, self.ended = context.Event(), context.Event(), context.Event()
+
+    def point(self) -> bool:
+        """Wait while it rests; whether all is over, as it is when the worker's process died."""
+        worker = multiprocessing.parent_process()
+        alive = worker is None or worker.is_alive()
+        if not self.working.is_set():
+            self.resting.set()
+        while alive and not self.working.wait(1.0):
+            alive = worker is None or worker.is_alive()
+        return not alive or self.ended.is_set()
+
+    def sleep(self, seconds: float) -> None:
+        """Time that passes only while the refiner works."""
+        until = seconds
+        while until > 0 and not self.point():
+            time.sleep(min(_SLICE_S, until))
+            until -= _SLICE_S
+
+
+class _RefinerBeside:
+    """The refiner's process, from the worker's side; at rest when entered."""
+
+    def __init__(self, settings: RunSettings, latency: Latency) -> None:
+        self._switch = _Switch()
+        self._told, tell = multiprocessing.get_context("spawn").Pipe(duplex=False)
+        self._process = multiprocessing.get_context("spawn").Process(
+            target=_refine, args=(settings, latency, self._switch, tell), name="refiner"
+        )
+
+    def __enter__(self) -> _RefinerBeside:
+        self._process.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._switch.ended.set()
+        self._switch.working.set()
+        self._process.join(10.0)
+        self._process.kill()
+
+    def wait(self) -> None:
+        """Until it rests: it has started, or come to the end of the replay at hand."""
+        until = time.monotonic() + _START_S
+        while not self._switch.resting.wait(_SLICE_S):
+            if not self._process.is_alive() or time.monotonic() > until:
+                raise WorkerError("the refiner's process died, or does not answer", "its error is printed above")
+
+    def work(self) -> None:
+        """Go on."""
+        self._switch.resting.clear()
+        self._switch.working.set()
+
+    def rest(self) -> None:
+        """Stop, and wait until it has."""
+        self._switch.working.clear()
+        self.wait()
+
+    def stop(self) -> dict[str, Any]:
+        """End it; returns what it did."""
+        self._switch.ended.set()
+        self._switch.working.set()
+        if not self._told.poll(_START_S):
+            raise WorkerError("the refiner's process does not end", "its error is printed above")
+        return dict(self._told.recv())
+
+
+def _refine(settings: RunSettings, latency: Latency, switch: _Switch, tell: Connection) -> None:
+    """The refiner's process: works through the shipped decisions, again and again, until told to end."""
+    env = make_env(settings.grid)
+    engine = DecisionEngine(env, settings.grid, seed=settings.seed)
+    facts = facts_of(env, engine.security.lines, settings.grid)
+    pending = [
+        PendingRefinement(number, -1, seed.snapshot, seed.played, "seed", distance=seed.distance)
+        for number, seed in enumerate(read_seeds(settings.grid, engine.catalogue.hash))
+    ]
+    client = _client(settings, latency, switch)
+    try:
+        proposer = LanguageProposer(client, Actor(engine.catalogue, facts, settings.language), settings.language)
+        did = {"questions": 0, "fates": 0}
+        _counted(proposer, "propose", did, "questions")
+        ids, begun = itertools.count(), _cpu_s()
+        while not switch.point():
+            # Each pass has a comparator of its own: one remembers what it has replayed.
+            comparator = Comparator(env, engine, settings.grid)
+            _counted(comparator, "fate", did, "fates")
+            refiner = Refiner(comparator, proposer, settings, reserve=lambda n: next(ids) * n, stopped=switch.point)
+            for item in pending:
+                for _ in refiner.refine([item]):
+                    switch.point()
+                if switch.ended.is_set():
+                    break
+        tell.send({**did, "cpu_s": _cpu_s() - begun})
+    finally:
+        client.close()
+
+
+def _counted(owner: Any, method: str, counts: dict[str, int], name: str) -> None:
+    """Count the calls of a method of this one object."""
+    call: Callable[..., Any] = getattr(owner, method)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        counts[name] += 1
+        return call(*args, **kwargs)
+
+    setattr(owner, method, run)
+
+
+def _client(settings: RunSettings, latency: Latency, switch: _Switch) -> Client:
+    if latency == "engine":
+        return LocalClient(settings.llm.engine, None, settings.llm)
+    seconds, turn = latency, itertools.cycle(range(1, settings.language.candidates + 1))
+
+    def answer(_: Request) -> str:
+        switch.sleep(seconds)
+        return json.dumps({"analysis": "", "why_bad": "", "action": {"candidate": next(turn)}})
+
+    return FakeClient(answer)
+
+
+def _cpu_s() -> float:
+    """CPU seconds of this process and its children so far."""
+    own = psutil.Process()
+    times = [process.cpu_times() for process in (own, *own.children(recursive=True))]
+    return sum(t.user + t.system for t in times)
