@@ -25,9 +25,11 @@ def episode_folder(folder: str | os.PathLike[str], agent: str) -> Path:
 
 
 def episode_name(scenario: Scenario) -> str:
-    """The name of a saved episode; whole episodes and capped ones of one scenario do not share a folder."""
+    """The name of a saved episode; whole, capped and varied ones of one chronic do not share a folder."""
     cap = "" if scenario.max_steps is None else f"_steps{scenario.max_steps}"
-    return f"{scenario.chronic}_seed{scenario.env_seed}_start{scenario.start_step}{cap}"
+    varied = f"_maintenance{scenario.maintenance:g}" * bool(scenario.maintenance)
+    varied += f"_perturbation{scenario.perturbation:g}" * bool(scenario.perturbation)
+    return f"{scenario.chronic}_seed{scenario.env_seed}_start{scenario.start_step}{cap}{varied}"
 
 
 class EpisodeRecorder:

@@ -27,7 +27,7 @@ GRIDS = {
     "l2rpn_case14_sandbox": "test:12",
     "l2rpn_neurips_2020_track1": "test:12;steps=864",
     "l2rpn_icaps_2021": "test:12;steps=864",
-    "l2rpn_wcci_2020": "chronics=all;seeds=0-11;steps=864",
+    "l2rpn_wcci_2020": "chronics=all;seeds=0-11",  # ten days: the first three are calm
     "l2rpn_wcci_2022_dev": "chronics=all;seeds=0-11",
     "l2rpn_idf_2023": "chronics=all;seeds=0-5",
     "l2rpn_neurips_2020_track2/x1": "test:12",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -66,7 +69,8 @@ class Pool:
         """
         wanted = min(self.processes, len(jobs))
         if wanted > 1 and not ray.is_initialized():
-            self._connected = _connect(self.processes)
+            with _own_signals():
+                self._connected = _connect(self.processes)
             if not self._connected:
                 self.processes = wanted = 1
         if wanted <= 1 and not self._workers:
@@ -126,6 +130,15 @@ class _Worker:
 
     def play(self, job: Playable) -> Any:
         return job.play(self.player)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keeps a handler of SIGTERM, such as a run's that ends in order, where `ray.init` would put its own."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _connect(processes: int) -> bool:

@@ -1,5 +1,6 @@
 """Evaluation on several processes, with a real Ray."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -52,10 +53,25 @@ def test_errors_inside_a_worker_keep_their_words_and_one_that_dies_is_an_error(l
             list(pool.run([deadly, deadly]))
 
 
-def test_where_ray_does_not_start_one_process_plays(grid_settings, monkeypatch, caplog):
-    def refuse(**_: object) -> None:
-        raise Exception("timed out during startup")
+def test_a_handler_of_sigterm_stays(grid_settings, monkeypatch):
+    def heard(*_: object) -> None: ...
 
+    before = signal.signal(signal.SIGTERM, heard)
+    try:
+        monkeypatch.setattr(ray, "is_initialized", lambda: False)
+        monkeypatch.setattr(ray, "shutdown", lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))  # as ray.init does
+        monkeypatch.setattr(ray, "init", refuse)
+        evaluate_all(["do-nothing"], "chronics=0;seeds=0-1;steps=2", grid_settings, processes=2, progress=False)
+        assert signal.getsignal(signal.SIGTERM) is heard
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def refuse(**_: object) -> None:
+    raise Exception("timed out during startup")
+
+
+def test_where_ray_does_not_start_one_process_plays(grid_settings, monkeypatch, caplog):
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     monkeypatch.setattr(ray, "init", refuse)
