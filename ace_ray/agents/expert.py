@@ -79,7 +79,7 @@ class Expert(OwnAgent):
                 now = outlook.measure(place, [0])
                 if now is not None and now.risk[0] > settings.risk:
                     decided = True
-                    ids = self._prevent(observation, place, now)
+                    ids = self._prevent(observation, place, outlook.exactly(place, now, [0]))
                     self._pause = 0 if ids else settings.pause
             ids = ids or self._calm(observation, threats)
         self.last_ids = ids
@@ -99,14 +99,15 @@ class Expert(OwnAgent):
         if moves is None:
             return ()
         rows = np.flatnonzero((moves.worst < settings.rho_room) & (moves.ids > 0))
-        rows = rows[np.argsort(moves.risk[rows], kind="stable")][: settings.width]
+        rows = rows[np.argsort(moves.risk[rows], kind="stable")][: settings.exact]
         if not rows.size:
             return ()
+        moves = outlook.exactly(place, moves, rows)
         least = max(settings.gain, settings.share * risk)
         ranked = []
-        for row in rows.tolist():
+        for row in np.argsort(moves.risk, kind="stable")[: settings.width].tolist():
             alone = then = float(moves.risk[row])
-            if moves.risk[rows[0]] > _NEGLIGIBLE:
+            if moves.risk.min() > _NEGLIGIBLE:
                 then = min(then, self._second(place, moves, row))
             ranked.append((then + _FIRST_WEIGHT * alone, row, then, alone))
         _, row, then, alone = min(ranked)
@@ -117,10 +118,13 @@ class Expert(OwnAgent):
     def _second(self, place: Place, moves: Moves, row: int) -> float:
         """The least risk after one more move."""
         outlook = self._outlook
-        further = outlook.expand(outlook.after(place, moves, row), "risk", risks=outlook.risks(moves, row))
+        there = outlook.after(place, moves, row)
+        further = outlook.expand(there, "risk", risks=outlook.risks(moves, row))
         if further is None:
             return np.inf
-        return float(further.risk[further.worst < self.settings.rho_room].min(initial=np.inf))
+        rows = np.flatnonzero(further.worst < self.settings.rho_room)
+        rows = rows[np.argsort(further.risk[rows], kind="stable")][: self.settings.exact // 2]
+        return float(outlook.exactly(there, further, rows).risk.min(initial=np.inf))
 
     # -- overload -----------------------------------------------------------------------------------------------------
 
@@ -139,8 +143,6 @@ class Expert(OwnAgent):
             moves = outlook.expand(place, aim)
         if moves is None:
             return along
-        if moves.worst.min() >= self.settings.rho_room:
-            moves = outlook.wider(place, moves)
         relieving = np.flatnonzero(moves.worst < self.settings.rho_overloaded)
         value = weight * moves.risk + np.maximum(moves.worst - _COMFORTABLE, 0.0) + _MOVING * (moves.ids > 0)
         for row in relieving[np.argsort(value[relieving], kind="stable")][:_TRIED]:
@@ -204,6 +206,7 @@ class Expert(OwnAgent):
         moves = outlook.measure(place, np.concatenate([[0], options]))
         if moves is None:
             return ()
+        moves = outlook.exactly(place, moves, np.arange(moves.ids.size))
         allowed = (moves.worst < settings.rho_revert) & (moves.risk <= moves.risk[0] + settings.revert_risk)
         rows = np.flatnonzero(allowed & (moves.ids > 0))
         if not rows.size:

@@ -79,7 +79,8 @@ class AttackClock:
         if self._service is not None:
             self._counter = max(0, self._counter - 1)
             lines = self._opponent.lines
-            lost = lines[self._service[lines] & ~obs.line_status[lines]]
+            maintained = obs.time_next_maintenance[lines] == 0
+            lost = lines[self._service[lines] & ~obs.line_status[lines] & ~maintained]
             # a line that the agent opened, or a protection, has a shorter cooldown than one that was attacked
             longest = int(obs.time_before_cooldown_line[lost].max(initial=0))
             if longest > self._game.tripped_rest:

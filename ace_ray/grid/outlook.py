@@ -21,7 +21,6 @@ from ace_ray.grid.engine import DecisionEngine
 from ace_ray.grid.linear import Linearisation
 from ace_ray.grid.model import FloatArray, GridState, IntArray
 from ace_ray.grid.newton import tangent
-from ace_ray.grid.screen import Outages
 from ace_ray.grid.stress import stress_after
 
 Aim = Literal["overload", "risk", "both"]
@@ -53,15 +52,6 @@ class Moves:
     def worst(self) -> FloatArray:
         """[n] max rho."""
         return self.rho.max(axis=1, initial=0.0)
-
-    def joined(self, other: "Moves") -> "Moves":
-        """Both, one after the other."""
-        return Moves(
-            np.concatenate([self.ids, other.ids]),
-            np.concatenate([self.rho, other.rho]),
-            np.concatenate([self.stress, other.stress]),
-            np.concatenate([self.risk, other.risk]),
-        )
 
 
 class Outlook:
@@ -130,27 +120,32 @@ class Outlook:
             return None
         if risks is None and aim != "overload":
             risks = self._by_outage(self._measured(lin, place, np.zeros(1, np.int64)), 0)
-        lists = []
-        if aim != "risk":
-            lists.append(self._ranked(lin, place, None, 2 * self.settings.overload_list))
-        if aim != "overload" and risks is not None:
-            lists += [self._ranked(lin, place, o, self.settings.risk_list) for o in self._outages(lin, risks)]
+        lists = self._lists(lin, place, aim, risks)
         if switches:
             ids = np.flatnonzero(self.engine.catalogue.kind == LINE)
             lists.append(ids[self.legal(place, ids)])
         chosen = np.unique(np.concatenate([np.zeros(1, np.int64), *lists]))
+        self.engine.check.bring(place.topo, place.reconnected)
         return self._measured(lin, place, chosen)
 
-    def wider(self, place: Place, known: Moves) -> Moves:
-        """`known` with the partitions that one Newton step ranks first: it sees voltages and reactive power."""
-        lin, engine = self._linearised(place), self.engine
-        if lin is None:
-            return known
-        tan = tangent(engine.model, lin.factors, engine.check.point())
-        free = engine.screen.substations[place.substation_rest[engine.screen.substations] == 0]
-        ids, _ = engine.screen.rank_now(tan, lin.state.rho, self.settings.overload_list, free)
-        more = np.setdiff1d(ids[self.legal(place, ids)][: 4 * self.settings.overload_list], known.ids).astype(np.int64)
-        return known.joined(self._measured(lin, place, more)) if more.size else known
+    def exactly(self, place: Place, moves: Moves, rows: Sequence[int] | NDArray) -> Moves:
+        """These rows of `moves`, with the stress of every outage that threatens by AC power flow.
+
+        Where an outage costs voltage, the linear model sees no overload at all, and it is half of what it is in the
+        heaviest ones: good enough to find moves, not to choose between them.
+        """
+        check, at = self.engine.check, np.asarray(rows, np.int64)
+        chosen, stress = moves.ids[at], moves.stress[at].copy()
+        check.bring(place.topo, place.reconnected)
+        live = np.flatnonzero(
+            (place.topo[self.engine.model.line_or_pos[self.threats.lines]] > 0) & (self.threats.weights > 0)
+        )
+        lost = self.threats.lines[live]
+        checked = check.sweep(np.repeat(chosen, lost.size), np.tile(lost, chosen.size))
+        above = np.maximum(checked.rho - self.settings.soft_rho, 0.0).sum(axis=1)
+        above = np.where(checked.converged, np.minimum(above, kernels.ISLAND), kernels.ISLAND)
+        stress[:, live] = above.reshape(chosen.size, lost.size)
+        return Moves(chosen, moves.rho[at], stress, self.cost(stress) @ self.threats.weights)
 
     def risks(self, moves: Moves, row: int) -> FloatArray:
         """[O] risk by outage after one of the moves."""
@@ -205,24 +200,45 @@ class Outlook:
     def _by_outage(self, moves: Moves, row: int) -> FloatArray:
         return self.cost(moves.stress[row]) * self.threats.weights
 
-    def _outages(self, lin: Linearisation, risks: FloatArray) -> list[Outages]:
-        """What the screen ranks for: all outages that threaten at once, and the riskiest few one by one."""
-        lines = self.threats.lines[self.threats.weights > 0]
-        order = self.engine.security.screen_order(lin, lines)
-        worst = [int(self.threats.lines[o]) for o in np.argsort(-risks, kind="stable") if risks[o] > _COUNTS]
-        at = [int(np.flatnonzero(order.lines == line)[0]) for line in worst if line in order.lines]
-        single = [Outages(order.lines[i : i + 1], order.order[i : i + 1]) for i in at[: self.settings.outages_apart]]
-        return [order, *single] if order.lines.size else []
+    def _lists(self, lin: Linearisation, place: Place, aim: Aim, risks: FloatArray | None) -> list[IntArray]:
+        """What the screen ranks first: for the overload here, for all outages at once, for the riskiest one by one.
 
-    def _ranked(self, lin: Linearisation, place: Place, outages: Outages | None, most: int) -> IntArray:
-        """Legal partitions, best first: at most `most`, a third of them on one substation."""
-        screen, catalogue = self.engine.screen, self.engine.catalogue
-        free = screen.substations[place.substation_rest[screen.substations] == 0]
-        ids, _ = screen.rank(lin, most // 2, free, outages, self.settings.rho_room)
+        The ranking of all outages is linear. Those of the overload and of one outage take a Newton step from the solved
+        state, which sees voltages and reactive power.
+        """
+        engine, settings = self.engine, self.settings
+        free = engine.screen.substations[place.substation_rest[engine.screen.substations] == 0]
+        lists = []
+        if aim != "risk":
+            lists.append(self._by_newton(lin, place, free, settings.overload_list))
+        if aim != "overload" and risks is not None:
+            lines = self.threats.lines[self.threats.weights > 0]
+            outages = engine.security.screen_order(lin, lines)
+            if outages.lines.size:
+                ids, _ = engine.screen.rank(lin, settings.risk_list // 2, free, outages, settings.rho_room)
+                lists.append(self._capped(place, ids, settings.risk_list))
+            for o in np.argsort(-risks, kind="stable")[: settings.outages_apart]:
+                lost = int(self.threats.lines[o])
+                topo = place.topo.copy()
+                topo[[engine.model.line_or_pos[lost], engine.model.line_ex_pos[lost]]] = -1
+                there = self._linearised(replace(place, topo=topo)) if risks[o] > _COUNTS else None
+                if there is not None:
+                    lists.append(self._by_newton(there, place, free, settings.risk_list))
+        return lists
+
+    def _by_newton(self, lin: Linearisation, place: Place, free: IntArray, most: int) -> IntArray:
+        """The best partitions by max rho after one Newton step from the state that the AC check has solved last."""
+        engine = self.engine
+        tan = tangent(engine.model, lin.factors, engine.check.point())
+        ids, _ = engine.screen.rank_now(tan, lin.state.rho, most // 2, free)
+        return self._capped(place, ids, most)
+
+    def _capped(self, place: Place, ids: NDArray, most: int) -> IntArray:
+        """The legal ones of `ids`, in order: at most `most`, a third of them on one substation."""
         ids = ids[self.legal(place, ids)].astype(np.int64)
         count: dict[int, int] = {}
         chosen = []
-        for action_id, substation in zip(ids.tolist(), catalogue.substation[ids].tolist(), strict=True):
+        for action_id, substation in zip(ids.tolist(), self.engine.catalogue.substation[ids].tolist(), strict=True):
             count[substation] = count.get(substation, 0) + 1
             if count[substation] <= max(_LEAST, most // 3):
                 chosen.append(action_id)

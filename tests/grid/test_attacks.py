@@ -45,6 +45,18 @@ def test_the_clock_agrees_with_the_opponent_s_own_counters(env, engine, scenario
     assert attacks > 0
 
 
+@pytest.mark.parametrize(("maintained", "waits"), [(False, True), (True, False)])
+def test_maintenance_of_an_attackable_line_is_no_attack(opponent, engine, episode_observations, maintained, waits):
+    clock = AttackClock(opponent, engine.game)
+    before, after = episode_observations[0].copy(), episode_observations[0].copy()
+    line = int(opponent.lines[0])
+    after.line_status[line], after.time_before_cooldown_line[line] = False, 40
+    if maintained:
+        after.time_next_maintenance[line] = 0
+    assert clock.steps_until_attack(before) == 0
+    assert (clock.steps_until_attack(after) > 0) == waits
+
+
 def test_a_grid_without_an_opponent_has_no_threats_but_maintenance(case14):
     case14.reset()
     opponent = Opponent.from_env(case14, np.arange(case14.n_line))

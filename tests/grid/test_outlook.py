@@ -58,3 +58,19 @@ def test_the_place_after_a_move_is_where_the_environment_goes(state, env, engine
     moved = engine.catalogue.substation[moves.ids[row]]
     again = outlook.expand(there, "risk")
     assert not (engine.catalogue.substation[again.ids] == moved).any()
+
+
+def test_exact_stress_is_what_simulate_shows_once_the_line_is_open(state, engine):
+    obs, outlook, place = state
+    moves = outlook.measure(place, [0])
+    exact = outlook.exactly(place, moves, [0])
+    soft = engine.settings.expert.soft_rho
+    for line, stress in zip(outlook.threats.lines, exact.stress[0], strict=True):
+        after, _, done, _ = obs.simulate(engine.action((engine.catalogue.find_line(int(line), -1),), obs))
+        assert not done
+        assert stress == pytest.approx(np.maximum(after.rho - soft, 0.0).sum(), abs=0.02)
+    assert exact.stress.max() > 0.1
+    weights, half = outlook.threats.weights, engine.settings.expert.half_stress
+    assert exact.risk[0] == pytest.approx(
+        sum(w * s / (s + half) for w, s in zip(weights, exact.stress[0], strict=True))
+    )
