@@ -97,7 +97,7 @@ def bench_rollout(settings: GridSettings, scenarios: str) -> dict[str, Any]:
     decided = time.perf_counter()
     memory["ready"] = resident_mb()
     for scenario in chosen:  # every kernel is compiled, every chronic read
-        _greedy_episode(decision_env, replace(scenario, max_steps=min(episode_length(env, scenario), _WARM_UP)))
+        greedy_episode(decision_env, replace(scenario, max_steps=min(episode_length(env, scenario), _WARM_UP)))
     bare_env = make_stock_env(settings, {scenario.chronic for scenario in chosen})
     watch, played, tape = Stopwatch(), _Actions(env), _Tape(engine)
     _attach(watch, env, engine)
