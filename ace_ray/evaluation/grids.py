@@ -1,6 +1,6 @@
 """`ace bench grids`: the simple agents on every grid, and one page of tables made from the results.
 
-    DIR/<grid>/  about.json  <agent>.json  [screen.json]  …  and DIR/grids.md
+    DIR/<grid>/  about.json  <agent>.json  <agent>_overloaded.json  [screen.json]  …  and DIR/grids.md
 
 Results that lie in the folder already are not played again, so the command may be repeated, continued after an
 interruption, and asked for the page alone. `screen.json` is what `ace bench screen --json` wrote, taken up if there.
@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ace_ray.config.errors import DataError
-from ace_ray.config.grid import GridSettings
+from ace_ray.config.grid import CriticalSettings, GridSettings
 from ace_ray.evaluation.evaluate import evaluate_all
 from ace_ray.evaluation.result import Evaluation, load, plain_name
 from ace_ray.evaluation.tables import markdown_table, table
@@ -66,13 +67,14 @@ def play_grids(
     for env in grids:
         here = folder / plain_name(env)
         grid = settings.model_copy(update={"env": env, "data": None})
-        missing = [agent for agent in agents if not (here / f"{plain_name(agent)}.json").exists()]
+        predicate = grid.critical.predicate
+        missing = [agent for agent in agents if not (here / _file(agent, predicate)).exists()]
         if not (here / ABOUT).exists():
             here.mkdir(parents=True, exist_ok=True)
             (here / ABOUT).write_text(json.dumps(_about(grid), indent=1) + "\n")
         chosen = scenarios or GRIDS.get(env, ELSEWHERE)
         for one in evaluate_all(missing, chosen, grid, processes=processes) if missing else []:
-            one.save(here / f"{plain_name(one.agent)}.json")
+            one.save(here / _file(one.agent, predicate))
         say(f"{env}: {len(missing)} agents played, {len(agents) - len(missing)} were there")
     (folder / PAGE).write_text(page(folder))
 
@@ -112,8 +114,18 @@ def _about(settings: GridSettings) -> dict[str, Any]:
     }
 
 
+def _file(agent: str, predicate: str) -> str:
+    return f"{plain_name(_label(agent, predicate))}.json"
+
+
+def _label(agent: str, predicate: str) -> str:
+    """The agent, and its predicate where that is not the usual one."""
+    return agent if predicate == CriticalSettings().predicate else f"{agent} ({predicate})"
+
+
 def _results(here: Path) -> list[Evaluation]:
     found = [load(path) for path in here.glob("*.json") if path.name not in (ABOUT, SCREEN)]
+    found = [replace(one, agent=_label(one.agent, one.predicate)) for one in found]
     return sorted(found, key=lambda one: _rank(one.agent))
 
 
@@ -144,4 +156,5 @@ def _place(env: str) -> tuple[int, str]:
 
 
 def _rank(agent: str) -> tuple[int, str]:
-    return (AGENTS.index(agent) if agent in AGENTS else len(AGENTS), agent)
+    plain = agent.partition(" ")[0]
+    return (AGENTS.index(plain) if plain in AGENTS else len(AGENTS), agent)

@@ -28,14 +28,16 @@ def put(folder, env, **steps):
 
 def test_the_page_has_a_row_and_a_table_for_each_grid_in_a_fixed_order(tmp_path):
     here = put(tmp_path, "mixes/x1", greedy=[50, 60, 70, 80], expert=[60, 70, 80, 90])
+    only = evaluation("greedy", [10, 10, 10, 10], env="mixes/x1", predicate="overloaded")
+    only.save(here / "greedy_overloaded.json")
     put(tmp_path, "l2rpn_neurips_2020_track1", reconnect=[10, 20, 30, 40], greedy=[100, 100, 100, 100])
     screen = {"screen_ms": {"median": 2.5}, "candidates_ms": {"median": 11.0}, "speedup_sweep": 251.4}
     (here / "screen.json").write_text(json.dumps(screen | {"recall": {"states": 20, "8": 0.9, "64": 1.0}}))
     text = page(tmp_path)
     overview = text.split("\n\n")[0].splitlines()
-    assert overview[0].endswith("| reconnect, % | greedy, % | expert, % |")
-    assert overview[2] == ("| l2rpn_neurips_2020_track1 | 36 | 59 | 66,810 | - | - | - | - | 25.0 | 100.0 | - |")
-    assert overview[3] == "| mixes/x1 | 36 | 59 | 66,810 | 2.5 | 11.0 | 251 | 100 % of 20 | - | 65.0 | 75.0 |"
+    assert overview[0].endswith("| reconnect, % | greedy, % | greedy (overloaded), % | expert, % |")
+    assert overview[2] == ("| l2rpn_neurips_2020_track1 | 36 | 59 | 66,810 | - | - | - | - | 25.0 | 100.0 | - | - |")
+    assert overview[3] == "| mixes/x1 | 36 | 59 | 66,810 | 2.5 | 11.0 | 251 | 100 % of 20 | - | 65.0 | 10.0 | 75.0 |"
     assert text.index("## l2rpn_neurips_2020_track1") < text.index("## mixes/x1")
     assert "| expert - greedy | +10.0 |" in text
 
