@@ -191,13 +191,26 @@ def test_states_replayed_under_other_settings_are_refused(folder):
 
 
 @pytest.fixture(scope="module")
-def planted(states) -> tuple[CriticExam, ExamState, int]:
-    """A state, and an action that dies there while the played one survives."""
-    for state in states:
-        for id, fate in state.fates.items():
-            if state.fates[state.played].survived and not fate.survived and id != state.played:
-                return CriticExam(SETTINGS), state, id
-    pytest.skip("in none of these states does an offered action die while the played one survives")
+def planted(exam) -> tuple[CriticExam, ExamState, int]:
+    """A state, and an action that dies there while the played one survives.
+
+    Searched among all legal slots of the decisions before a blackout: offered actions seldom differ over 24 steps.
+    """
+    critic = CriticExam(SETTINGS)
+    for index in range(8):
+        labeller = critic.labeller
+        visits, blackout, _ = labeller.follow(
+            labeller.scenario("validation", index), lambda decision, step: (int(decision.ids[0]),)
+        )
+        for visit in reversed(visits[-6:] if blackout else []):
+            ids = [int(i) for i, legal in zip(visit.decision.ids, visit.decision.mask, strict=True) if legal]
+            fates = exam.comparator.fates(visit.snapshot, ids)
+            alive = [id for id in ids if fates[id].survived]
+            dead = [id for id in ids if not fates[id].survived]
+            if alive and dead:
+                state = ExamState("made", visit.decision.kind, visit.snapshot, alive[0], fates, True)
+                return critic, state, dead[0]
+    raise AssertionError("in none of eight episodes could a decision before the blackout be saved")
 
 
 def test_the_planted_episode_is_the_old_one_up_to_there_and_dies_as_the_replay_says(planted):
