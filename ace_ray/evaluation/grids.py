@@ -91,8 +91,14 @@ def page(folder: Path) -> str:
         raise DataError(f"{folder} holds no results", "`ace bench grids` writes them")
     order = sorted((here for here in found if results[here]), key=lambda here: _place(found[here]["env"]))
     agents = sorted({one.agent for here in order for one in results[here]}, key=_rank)
-    head = ("grid", "substations", "lines", "topology actions", *BENCH, *(f"{agent}, %" for agent in agents))
-    rows = [head, *(_overview(found[here], here, results[here], agents) for here in order)]
+    benched = any((here / SCREEN).is_file() for here in order)
+    head = ["grid", "substations", "lines", "topology actions", *(BENCH * benched), *(f"{one}, %" for one in agents)]
+    rows = [head]
+    for here in order:
+        about, survival = found[here], {one.agent: f"{100 * one.survival.mean:.1f}" for one in results[here]}
+        sizes = [f"{about[key]:,}" for key in ("substations", "lines", "topology_actions")]
+        bench = _bench(here / SCREEN) if benched else []
+        rows.append([about["env"], *sizes, *bench, *(survival.get(agent, "-") for agent in agents)])
     parts = [markdown_table(rows)]
     for here in order:
         evaluations = results[here]
@@ -127,12 +133,6 @@ def _results(here: Path) -> list[Evaluation]:
     found = [load(path) for path in here.glob("*.json") if path.name not in (ABOUT, SCREEN)]
     found = [replace(one, agent=_label(one.agent, one.predicate)) for one in found]
     return sorted(found, key=lambda one: _rank(one.agent))
-
-
-def _overview(about: dict[str, Any], here: Path, results: Sequence[Evaluation], agents: Sequence[str]) -> list[str]:
-    survival = {one.agent: f"{100 * one.survival.mean:.1f}" for one in results}
-    sizes = [f"{about[key]:,}" for key in ("substations", "lines", "topology_actions")]
-    return [about["env"], *sizes, *_bench(here / SCREEN), *(survival.get(agent, "-") for agent in agents)]
 
 
 def _bench(path: Path) -> list[str]:
