@@ -190,7 +190,7 @@ class _RefinerBeside:
 def _refine(settings: RunSettings, latency: Latency, switch: _Switch, tell: Connection) -> None:
     """The refiner's process: works through the shipped decisions, again and again, until told to end."""
     env = make_env(settings.grid)
-    engine = DecisionEngine(env, settings.grid, seed=settings.seed)
+    engine = DecisionEngine(env, settings.grid)
     facts = facts_of(env, engine.security.lines, settings.grid)
     pending = [
         PendingRefinement(number, -1, seed.snapshot, seed.played, "seed", distance=seed.distance)

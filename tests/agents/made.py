@@ -14,7 +14,7 @@ from ace_ray.policy import checkpoint
 
 
 def small_run(folder: Path, engine: DecisionEngine, settings: GridSettings) -> Path:
-    """Writes `config.yaml` and a checkpoint whose residual head is random, with two actions in its memory."""
+    """Writes `config.yaml` and a checkpoint whose residual head is random and far from the prior, with two actions in its memory."""
     at = folder / "checkpoints" / "000000"
     at.mkdir(parents=True)
     (folder / "config.yaml").write_text(to_yaml(RunSettings(grid=settings)))
@@ -27,6 +27,6 @@ def small_run(folder: Path, engine: DecisionEngine, settings: GridSettings) -> P
     )
     torch.manual_seed(0)
     network = checkpoint.build(card)
-    torch.nn.init.normal_(network.residual.weight, std=2.0)
+    torch.nn.init.normal_(network.residual.weight, std=200.0)
     checkpoint.save(at, network.state_dict(), card)
     return folder
