@@ -14,7 +14,7 @@ from ace_ray.policy import checkpoint
 
 
 def small_run(folder: Path, engine: DecisionEngine, settings: GridSettings) -> Path:
-    """Writes `config.yaml` and a checkpoint whose residual head is random and far from the prior, with two actions in its memory."""
+    """Writes `config.yaml` and a checkpoint: a random residual head, far from the prior, and two actions in memory."""
     at = folder / "checkpoints" / "000000"
     at.mkdir(parents=True)
     (folder / "config.yaml").write_text(to_yaml(RunSettings(grid=settings)))

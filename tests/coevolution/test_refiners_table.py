@@ -65,7 +65,7 @@ def trainings(tmp_path, engine, monkeypatch):
 
 def compared(root, said, **changes):
     overrides = [f"runs_root={root}", "evaluation.processes=1", "refine.rounds=3", *SIZES]
-    options = {"decisions": 400, "scenarios": "test:2;steps=60", "prefix": "t", "say": said.append}
+    options = {"decisions": 400, "scenarios": "test:1;steps=200", "prefix": "t", "say": said.append}
     return compare_refiners([], overrides, **(options | changes))
 
 
