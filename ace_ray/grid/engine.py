@@ -78,7 +78,9 @@ class DecisionEngine:
         self.opponent = Opponent.from_env(env, self.security.lines)
         self.screen = Screen(self.model, self.catalogue)
         self.candidates = Candidates(self.screen, self.catalogue, self.security, settings.candidates, settings.critical)
-        self.rules = Rules(self.catalogue, settings.rules, self.secure)
+        # Who acts on overloads alone does not hold splits for security either.
+        insecure_counts = settings.critical.predicate != OVERLOADED
+        self.rules = Rules(self.catalogue, settings.rules, self.secure if insecure_counts else None)
         self.memory: list[int] = []
         self._factors = FactorCache(self.model)
         self.check = AcCheck(self.model, self.catalogue, grid, env.backend.prod_pu_to_kv)
