@@ -5,7 +5,7 @@ import pytest
 from ace_ray.config.grid import CriticalSettings, GridSettings, RuleSettings
 from ace_ray.evaluation.evaluate import evaluate_all
 
-pytestmark = [pytest.mark.unit, pytest.mark.slow]
+pytestmark = pytest.mark.unit
 
 
 def test_the_one_step_search_with_a_check_survives_89_percent_of_the_shipped_chronics():
