@@ -1,4 +1,4 @@
-"""Expert: the best agent that does not learn. It prevents, relieves, and plans the moves after an attack.
+"""Expert: an agent that does not learn. It prevents, relieves, and plans the moves after an attack.
 
 Where greedy dies, most grids were calm a step before: the opponent opens a line, several lines are overloaded at once,
 and single best moves come too late (docs/expert.md). So expert acts before:

@@ -6,7 +6,7 @@ from ace_ray.config.base import Settings
 
 
 class ExpertSettings(Settings):
-    """The best agent that does not learn."""
+    """The agent that prevents and plans without learning."""
 
     rho_overloaded: float = Field(0.95, gt=0, description="max rho from which the grid is to be relieved")
     rho_room: float = Field(0.93, gt=0, description="max rho that a preventive move may lead to")

@@ -1,4 +1,4 @@
-"""Compiled kernel of the outages: every credible one, after every action that was looked at."""
+"""Compiled kernels of the outages: every credible one, after every action that was looked at."""
 
 import numpy as np
 from numba import njit
@@ -44,3 +44,41 @@ def worst_after_outage(f, parabola, H, D, R, outages, skip, cut_off, min_room, i
                 top = max(top, (parabola[0, i, line] * t + parabola[1, i, line]) * t + parabola[2, i, line])
             worst[i, o] = np.sqrt(top)
     return worst
+
+
+@njit(cache=True)
+def stress_after_outage(f, parabola, H, D, R, outages, alive, soft, cut_off, min_room, islanded):  # type: ignore[no-untyped-def]
+    """As `worst_after_outage`, with the sum over lines of rho above `soft` in place of the worst rho.
+
+    Args:
+        alive: [O] outages that count; otherwise as there.
+
+    Returns:
+        [n, O]; at most `islanded`, which is also what an outage that cuts the grid in two is given.
+    """
+    n, n_line = f.shape
+    n_out, rank = outages.size, D.shape[1]
+    total = np.zeros((n, n_out))
+    for i in range(n):
+        for o in range(n_out):
+            k = outages[o]
+            own = H[k, o]
+            for j in range(rank):
+                own += D[i, j, k] * R[i, j, o]
+            gain = 0.0
+            if 1.0 - own >= min_room:
+                gain = f[i, k] / (1.0 - own) if alive[o] else 0.0
+            elif alive[o] and abs(f[i, k]) > cut_off:
+                total[i, o] = islanded
+                continue
+            for line in range(n_line):
+                if line == k and alive[o]:
+                    continue
+                shift = H[line, o]
+                for j in range(rank):
+                    shift += D[i, j, line] * R[i, j, o]
+                t = f[i, line] + gain * shift
+                square = (parabola[0, i, line] * t + parabola[1, i, line]) * t + parabola[2, i, line]
+                if square > soft * soft:
+                    total[i, o] += np.sqrt(square) - soft
+    return np.minimum(total, islanded)
