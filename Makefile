@@ -27,7 +27,7 @@ train: setup
 
 # The quick tests first: a mistake in a formula should not wait for a cluster to start.
 test: setup
-	$(PY) -m pytest -m unit --durations=15
+	$(PY) -m pytest -m unit -n 2 --dist loadfile --durations=15
 	$(PY) -m pytest -m "not unit" --durations=15
 
 lint: setup

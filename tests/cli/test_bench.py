@@ -61,7 +61,7 @@ def test_the_rollout_is_measured_against_a_loop_that_ends_where_it_ends() -> Non
     assert result["shares"]["decide"] > result["shares"]["predicate"] > 0
     assert 0 < result["outside_decisions"] < 2 and result["reset_ms"]["ours"] < result["reset_ms"]["bare"]
     assert json.loads(json.dumps(result)) == result
-    assert documented("`ace bench rollout") == list(result)
+    assert documented("`ace bench rollout --json") == list(result)
     assert f"{result['steps']} steps" in rollout_lines(result)[0]
 
 
