@@ -22,6 +22,7 @@ from ace_ray.agents.base import OwnAgent
 from ace_ray.config.expert import ExpertSettings
 from ace_ray.grid.attacks import AttackClock, Threats
 from ace_ray.grid.engine import DecisionEngine
+from ace_ray.grid.forecast import simulate
 from ace_ray.grid.model import FloatArray
 from ace_ray.grid.outlook import Aim, Moves, Outlook, Place
 
@@ -223,8 +224,8 @@ class Expert(OwnAgent):
 
     def _simulated(self, observation: Any, ids: tuple[int, ...]) -> float:
         """Max rho that Grid2Op's `simulate` shows for the next step; infinite where the grid goes black."""
-        after, _, done, info = observation.simulate(self.engine.action(ids, observation))
-        return float("inf") if done or info["exception"] else float(after.rho.max())
+        after = simulate(observation, self.engine.action(ids, observation))
+        return float("inf") if after.done or after.exceptions else float(after.obs.rho.max())
 
 
 def _best(plans: list[_Plan], most: int) -> list[_Plan]:
