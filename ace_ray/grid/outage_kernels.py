@@ -1,4 +1,8 @@
-"""Compiled kernels of the outages: every credible one, after every action that was looked at."""
+"""Compiled kernels of the outages: every credible one, after every action that was looked at.
+
+The two share their loops and repeat them on purpose: with what they share in functions of its own, the results were the
+same bit for bit, and the worst rho took 15 % longer (36 and 118 substations, timed in turns).
+"""
 
 import numpy as np
 from numba import njit

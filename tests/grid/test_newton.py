@@ -139,11 +139,12 @@ def test_the_ranked_rho_is_near_that_of_the_ac_power_flow(engine_and_states):
 
 def test_keeping_the_best_gives_up_none_of_them(engine_and_states):
     engine, states = engine_and_states
-    catalogue, screen = engine.catalogue, engine.screen
+    catalogue, screen, looked_at = engine.catalogue, engine.screen, 0
     for obs in states[:4]:
         loaded = linearised(engine, obs)
         if loaded is None:
             continue
+        looked_at += 1
         state, _, tan = loaded
         every = np.full(catalogue.size, -1.0)
         screen.rank_now(tan, state.rho, 1, every=every)
@@ -154,6 +155,7 @@ def test_keeping_the_best_gives_up_none_of_them(engine_and_states):
             own = np.sort(own[(own >= 0) & (own < 1e29)])
             kept = np.sort(rho[catalogue.substation[ids] == s])
             np.testing.assert_allclose(kept, np.sqrt(own[:10]), rtol=1e-3)
+    assert looked_at
 
 
 def test_of_partitions_that_tie_those_that_move_least_are_kept(engine_and_states):
