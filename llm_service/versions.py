@@ -7,6 +7,7 @@ other than those of the version it was admitted with.
 import asyncio
 import shutil
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,10 @@ from typing import Any
 from llm_service.adapters import AdapterRef, verify
 from llm_service.admission import LoadedVersions, VersionGate
 from llm_service.settings import EngineSettings
+
+# transformers builds a model under patches of torch that hold for the whole process: of two models loaded at once, one
+# can be left without its weights.
+_LOADING = threading.Lock()
 
 
 class LoraVersions:
@@ -124,9 +129,10 @@ def merge(base: Path, adapter: Path, target: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
-    merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
-    merged.save_pretrained(target)
+    with _LOADING:
+        model = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
+        merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
+        merged.save_pretrained(target)
 
 
 def engine_name(ref: AdapterRef) -> str:

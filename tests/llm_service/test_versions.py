@@ -3,15 +3,18 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from llm_service import versions
 from llm_service.adapters import AdapterRef
 from llm_service.errors import AdapterError
 from llm_service.settings import EngineSettings
-from llm_service.versions import MergedVersions
+from llm_service.versions import MergedVersions, merge
 
 pytestmark = pytest.mark.unit
 BASE = Path("/base")
@@ -119,3 +122,17 @@ def test_a_refused_version_changes_nothing(merged: Counter[str]) -> None:
             assert engine.weights == "/run/actor-v1"
 
     _run(test)
+
+
+def test_versions_merged_at_the_same_time_are_those_merged_one_by_one(
+    tiny_model: Path, alpha: AdapterRef, bravo: AdapterRef, tmp_path: Path
+) -> None:
+    def weights(name: str, ref: AdapterRef) -> dict[str, torch.Tensor]:
+        merge(tiny_model, Path(ref.path), tmp_path / name)
+        return load_file(tmp_path / name / "model.safetensors")
+
+    alone = [weights(f"alone-{ref.name}", ref) for ref in (alpha, bravo)]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(weights, [f"together-{i}" for i in range(16)], [alpha, bravo] * 8))
+    for i, merged in enumerate(together):
+        torch.testing.assert_close(merged, alone[i % 2], rtol=0, atol=0)
