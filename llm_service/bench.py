@@ -10,6 +10,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from llm_service import service
 from llm_service.adapters import AdapterRef
 from llm_service.bench_model import random_adapter, random_model
 from llm_service.errors import LLMServiceError
+from llm_service.orphans import end_with_parent
 from llm_service.preflight import check_model
 from llm_service.protocol import Messages, Reply
 from llm_service.settings import EngineSettings, ServiceSettings
@@ -170,7 +172,7 @@ def _both_ways(settings: ServiceSettings, asked: _Asked, folder: Path) -> tuple[
     ray.init(address="local", num_cpus=_CPUS, include_dashboard=False, log_to_driver=False)
     try:
         with (
-            multiprocessing.get_context("spawn").Pool(1) as pool,
+            ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent) as pool,
             service.deployed("bench", None, settings, replicas=1, cpus=_CPUS / 4, gpus=gpus) as client,
         ):
 
@@ -181,14 +183,14 @@ def _both_ways(settings: ServiceSettings, asked: _Asked, folder: Path) -> tuple[
                 )
                 return _speed(answers, time.perf_counter() - begun)
 
-            pool.apply(_Offline.start, (settings.engine, asked, folder))
+            pool.submit(_Offline.start, settings.engine, asked, folder).result()
             for who in versions:  # an engine's first request is slow, and so is a version's
                 ask(_WARM_UP, 4, who)
-                pool.apply(_Offline.generate, (_WARM_UP, 4, who))
+                pool.submit(_Offline.generate, _WARM_UP, 4, who).result()
             for chats in asked.waves:
                 for who in versions:
                     through[who].append(ask(chats, asked.tokens, who))
-                    alone[who].append(pool.apply(_Offline.generate, (chats, asked.tokens, who)))
+                    alone[who].append(pool.submit(_Offline.generate, chats, asked.tokens, who).result())
             report = client.report()
         serve.shutdown()
     finally:

@@ -18,6 +18,7 @@ from llm_service.adapters import model_fingerprint
 from llm_service.admission import first_line
 from llm_service.batchstats import BatchMeter
 from llm_service.errors import DeadlineExceeded, LLMServiceError, ModelError, Refused, ReplicaLost, RequestTooLarge
+from llm_service.orphans import let_engines_end_with_parent
 from llm_service.protocol import ReplicaReport, Reply, Request
 from llm_service.settings import EngineSettings
 from llm_service.thinking import CLOSE, closed, opened, without_thinking
@@ -317,7 +318,10 @@ def _sampling(request: Request) -> Any:
 def set_environment(settings: EngineSettings) -> None:
     """What vLLM reads from the environment; it must be there before the first import of vLLM."""
     os.environ.update(
-        VLLM_NO_USAGE_STATS="1", VLLM_LOGGING_LEVEL=settings.log_level, VLLM_LOGGING_STREAM="ext://sys.stderr"
+        VLLM_NO_USAGE_STATS="1",
+        VLLM_LOGGING_LEVEL=settings.log_level,
+        VLLM_LOGGING_STREAM="ext://sys.stderr",
+        VLLM_WORKER_MULTIPROC_METHOD="spawn",  # this process has threads
     )
     if settings.device == "cpu":
         os.environ.update(
@@ -364,5 +368,6 @@ def _start_vllm(settings: EngineSettings, directory: str, meter: BatchMeter) -> 
     built_for = "cpu" if current_platform.is_cpu() else "cuda" if current_platform.is_cuda() else "neither cpu nor cuda"
     if built_for != settings.device:
         raise ModelError(f"engine.device={settings.device}, but the installed vLLM was built for {built_for}")
+    let_engines_end_with_parent()
     args = AsyncEngineArgs(**engine_arguments(settings, directory))
     return AsyncLLM.from_engine_args(args, stat_loggers=[meter.logger])

@@ -16,8 +16,8 @@ from ace_ray.config.errors import DataError
 from ace_ray.finetune.decision_files import Tally
 from ace_ray.finetune.label_files import META, read_meta, read_rows, write_rows
 from ace_ray.finetune.labels import SPLITS, Labeller, LabelPlan
-from ace_ray.finetune.orphans import end_with_parent
 from ace_ray.grid.behaviour import same
+from llm_service.orphans import end_with_parent
 
 _COUNTED = ("split", "ids", "snapshot", "pivotal", "salvageable")
 
