@@ -97,9 +97,9 @@ def play(env: Any, agent: Any, scenario: Scenario, settings: GridSettings, watch
 def refused(action: Any, before: Any, after: Any, info: dict[str, Any], dead: bool) -> bool:
     """True when an action was illegal, ambiguous or void: meant to change something, and changed nothing.
 
-    Void is what asks only for what is so already, or of whose entries none took effect. Entries that an attack, a
-    protection or a blackout undid in the same step are not told apart from void ones unless others took effect, so
-    after a blackout only what asked for nothing new counts.
+    Void is what asks only for what is so already, or of whose entries none took effect though nobody undid them: the
+    opponent holds the lines that it attacks, protections open a line in the step that closes it, and after a blackout
+    only what asked for nothing new counts.
     """
     if is_refused(info):
         return True
@@ -116,4 +116,8 @@ def refused(action: Any, before: Any, after: Any, info: dict[str, Any], dead: bo
         return not new
     took = bool((asked_bus[moved] == after.topo_vect[moved]).any())
     took |= bool(((asked_status[switched] > 0) == after.line_status[switched]).any())
-    return not took
+    attacked, tripped = info["opponent_attack_line"], info["disc_lines"] >= 0
+    undone = tripped if attacked is None else tripped | attacked
+    grid = type(before)
+    asked = moved[grid.line_or_pos_topo_vect] | moved[grid.line_ex_pos_topo_vect] | switched
+    return not took and not bool((asked & undone).any())

@@ -36,8 +36,13 @@ class Catalogue:
         offsets: int32 [S + 1]: substation s owns the ids `offsets[s]` to `offsets[s + 1] - 1`.
     """
 
-    def __init__(self, grid: Any, action_space: Any, max_substations: int, max_lines: int) -> None:
-        """Use `from_env`. `grid` has Grid2Op's class attributes (names, positions in `topo_vect`)."""
+    def __init__(
+        self, grid: Any, action_space: Any, max_substations: int, max_lines: int, least_attack: int = 0
+    ) -> None:
+        """Use `from_env`. `grid` has Grid2Op's class attributes (names, positions in `topo_vect`).
+
+        `least_attack`: steps that every attack lasts after its first one, where the cooldown does not show it.
+        """
         if grid.n_busbar_per_sub != 2:
             raise GridMismatchError(
                 f"the catalogue is for two buses a substation, this grid has {grid.n_busbar_per_sub}",
@@ -45,6 +50,7 @@ class Catalogue:
             )
         self._grid, self._new_action, self._nothing = grid, action_space, action_space()
         self._max_substations, self._max_lines = max_substations, max_lines
+        self._alert_lines, self._least_attack = np.asarray(grid.alertable_line_ids, dtype=np.int64), least_attack
         self._n_sub, self._n_line, self._dim = int(grid.n_sub), int(grid.n_line), int(grid.dim_topo)
         self._or_pos = np.asarray(grid.line_or_pos_topo_vect)
         self._ex_pos = np.asarray(grid.line_ex_pos_topo_vect)
@@ -71,7 +77,11 @@ class Catalogue:
                 f"environment '{env.name}' allows no topology actions (set_bus)", "choose another environment"
             )
         parameters = env.parameters
-        return cls(type(env), env.action_space, parameters.MAX_SUB_CHANGED, parameters.MAX_LINE_STATUS_CHANGED)
+        # an opponent of several areas renews its attacks step by step: a cooldown says 0 while they last
+        areas = getattr(env._opponent, "list_opponents", ())
+        least_attack = min((int(area._recovery_minimum_duration) for area in areas), default=0)
+        most = parameters.MAX_SUB_CHANGED, parameters.MAX_LINE_STATUS_CHANGED
+        return cls(type(env), env.action_space, *most, least_attack)
 
     # -- building ---------------------------------------------------------------------------------------------------
 
@@ -119,10 +129,10 @@ class Catalogue:
     def legal(self, obs: Any, ids: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
         """Which ids may be played now; bool [N], or for the given ids only.
 
-        Masked: what is on cooldown; a line that is attacked, in maintenance or about to be (its switch would be
-        undone in the same step); reconnecting a live line or to an empty bus, disconnecting a dead one; whatever
-        leaves a load, generator or storage unit on a bus without a branch; a substation action that changes nothing,
-        the two bus labels swapped included. Id 0 is always legal.
+        Masked: what is on cooldown; a line that is known to be attacked, in maintenance or about to be (its switch
+        would be undone in the same step); reconnecting a live line or to an empty bus, disconnecting a dead one;
+        whatever leaves a load, generator or storage unit on a bus without a branch; a substation action that changes
+        nothing, the two bus labels swapped included. Id 0 is always legal.
         """
         chosen = np.arange(self.size) if ids is None else np.asarray(ids, dtype=np.int64).reshape(-1)
         legal = self.kind[chosen] == NOOP
@@ -138,6 +148,9 @@ class Catalogue:
         """bool [L, 5]: disconnect, and reconnect on (1,1), (1,2), (2,1), (2,2)."""
         topo, status = obs.topo_vect, obs.line_status
         free = (obs.time_before_cooldown_line == 0) & ~np.isin(obs.time_next_maintenance, (0, 1))
+        if self._least_attack:
+            since = obs.time_since_last_attack
+            free[self._alert_lines[(since >= 0) & (since <= self._least_attack)]] = False
         node = self._sub_of * 2 + topo - 1  # [T] node of each element; wrong where topo is -1, never read there
         live = topo > 0
         branches = np.bincount(node[live & self._is_line_end], minlength=2 * self._n_sub)

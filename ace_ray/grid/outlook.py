@@ -68,7 +68,8 @@ class Outlook:
     def load(self, obs: Any, threats: Threats) -> Place:
         """Take over an observation and return the place where it stands."""
         check, model = self.engine.check, self.engine.model
-        self.threats, self._maintenance = threats, obs.time_next_maintenance
+        self.threats = threats
+        self._maintenance, self._attacked = obs.time_next_maintenance, obs.time_since_last_attack
         self._state = GridState.from_observation(model, obs)
         check.load(obs)
         forecast = _forecast(obs)
@@ -178,6 +179,7 @@ class Outlook:
             time_before_cooldown_sub=place.substation_rest,
             time_before_cooldown_line=place.line_rest,
             time_next_maintenance=self._maintenance,
+            time_since_last_attack=self._attacked,
         )
 
     def _linearised(self, place: Place) -> Linearisation | None:

@@ -5,12 +5,14 @@ import pytest
 from grid2op.Agent import BaseAgent
 from grid2op.Episode import EpisodeData
 
-from ace_ray.agents.baseline import DoNothing
+from ace_ray.agents.baseline import DoNothing, Reconnect
 from ace_ray.config.errors import AceError, ConfigError, DataError
+from ace_ray.config.grid import GridSettings
 from ace_ray.evaluation.evaluate import Extras, evaluate_all
 from ace_ray.evaluation.play import play, refused
 from ace_ray.evaluation.result import load
 from ace_ray.grid.engine import DecisionEngine
+from ace_ray.grid.environment import make_env
 from ace_ray.grid.scenario import Scenario, reset_to
 
 pytestmark = pytest.mark.unit
@@ -83,13 +85,39 @@ def test_illegal_ambiguous_and_void_actions_are_counted(env, grid_settings):
         assert played.episode.illegal_actions == count, action
 
 
-def test_an_action_undone_in_its_own_step_is_void(env):
+def test_an_action_without_effect_is_void_unless_somebody_undid_it(env):
     before = reset_to(env, scenario())
     action = env.action_space({"set_bus": {"lines_or_id": [(3, 2)]}})
-    fine = {"is_illegal": False, "is_ambiguous": False}
+    fine = {"is_illegal": False, "is_ambiguous": False, "opponent_attack_line": None}
+    fine |= {"disc_lines": np.full(env.n_line, -1)}
     assert refused(action, before, before, fine, dead=False)
     assert not refused(action, before, before, fine, dead=True)
     assert not refused(env.action_space(), before, before, fine, dead=False)
+    for line, void in ((3, False), (4, True)):
+        attack, opened = np.arange(env.n_line) == line, np.where(np.arange(env.n_line) == line, 0, -1)
+        assert refused(action, before, before, fine | {"opponent_attack_line": attack}, dead=False) == void
+        assert refused(action, before, before, fine | {"disc_lines": opened}, dead=False) == void
+
+
+def test_a_reconnection_that_a_lasting_attack_undoes_is_neither_illegal_nor_void():
+    settings = GridSettings(env="l2rpn_idf_2023", data="shipped")
+    env = make_env(settings)
+    env.reset()
+    agent, undone = Reconnect(env.action_space, DecisionEngine(env, settings)), []
+
+    class Undone:
+        def start(self, env, agent, observation, length):
+            pass
+
+        def step(self, number, before, action, after, reward, info, seconds):
+            tried = (action.set_bus[env.line_or_pos_topo_vect] > 0) & ~before.line_status
+            undone.extend(np.flatnonzero(tried & ~after.line_status))
+
+    attacked = Scenario("l2rpn_idf_2023", "shipped", "2035-01-15_0", env_seed=0, max_steps=150)
+    played = play(env, agent, attacked, settings, [Undone()])
+    env.close()
+    assert undone
+    assert played.episode.illegal_actions == 0
 
 
 def test_decisions_of_an_outside_agent_are_its_calls_in_overloads(env, grid_settings):

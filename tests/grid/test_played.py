@@ -154,6 +154,25 @@ def drawn_slot(engine: DecisionEngine, obs, rng) -> tuple[int, ...]:
     return ids if len(ids) == 1 or engine.catalogue.kind[ids[0]] != NOOP else ids[1:]
 
 
+def test_lines_that_an_attack_still_holds_are_masked_though_their_cooldown_is_over():
+    """Opponents of several areas renew their attacks step by step; what the mask hides is under attack a step later."""
+    settings = GridSettings(env="l2rpn_idf_2023", data="shipped")
+    env = make_env(settings)
+    catalogue = Catalogue.from_env(env)
+    obs, done, hidden, offered = env.reset(seed=0, options={"time serie id": 0}), False, 0, set()
+    while not done and obs.current_step < 150:
+        dead = np.flatnonzero(~obs.line_status & (obs.time_before_cooldown_line == 0))
+        legal = catalogue.legal(obs, [catalogue.find_line(int(line), 1) for line in dead])
+        offered |= set(dead[legal].tolist())
+        obs, _, done, info = env.step(env.action_space())
+        if (~legal).any():
+            assert info["opponent_attack_line"][dead[~legal]].all()
+            hidden += 1
+    env.close()
+    assert hidden >= 12
+    assert offered  # what has been out for longer may be tried: nothing tells how long an attack lasts
+
+
 def test_a_scenario_that_goes_black_before_its_first_observation_is_named():
     settings = GridSettings(env="l2rpn_idf_2023", data="shipped")
     env = make_env(settings)
