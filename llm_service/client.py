@@ -155,13 +155,16 @@ class LLMClient(Client):
 
         self._app = app
         try:
-            self._handle = serve.get_app_handle(app)
+            # Over gRPC instead of as an actor's task: when a caller dies its connection breaks, and Serve cancels what it
+            # had asked.
+            self._handle = serve.get_app_handle(app).options(_by_reference=False)
         except RayServeException as error:
             raise ReplicaLost(f"{app} is not deployed on this cluster: {first_line(error)}") from None
 
     def _exchange(self, request: Request) -> Reply | Failure:
+        import grpc.aio
         import ray.exceptions
-        from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+        from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 
         response = self._handle.ask.remote(request)
         try:
@@ -178,6 +181,8 @@ class LLMClient(Client):
             return Failure("ReplicaLost", f"{self._app} has no replica: {first_line(error)}")
         except (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError) as error:
             return Failure("ReplicaLost", f"the replica of {self._app} died while it worked: {first_line(error)}")
+        except (asyncio.CancelledError, RequestCancelledError, grpc.aio.AioRpcError) as error:  # it is being taken down
+            return Failure("ReplicaLost", f"the replica of {self._app} ended the request: {first_line(error)}")
 
     def report(self) -> ReplicaReport:
         """What one replica says about itself; with several, whichever answered."""

@@ -55,6 +55,17 @@ def app(cluster: dict, settings: ServiceSettings) -> str:
     return service.deploy(RUN, settings, replicas=1, cpus=0.5, gpus=0)
 
 
+@pytest.fixture(params=["lora", "merged"])
+def app_of_either_mode(request: pytest.FixtureRequest, app: str, settings: ServiceSettings) -> Iterator[str]:
+    if request.param == settings.engine.adapters:
+        yield app
+        return
+    engine = settings.engine.model_copy(update={"adapters": request.param})
+    other = settings.model_copy(update={"engine": engine})
+    yield service.deploy(request.param, other, replicas=1, cpus=0.5, gpus=0)
+    service.delete(request.param)
+
+
 @pytest.fixture
 def client(app: str, adapters_dir: Path, settings: ServiceSettings) -> LLMClient:
     return LLMClient(app, adapters_dir, settings)
@@ -87,11 +98,14 @@ def test_replies_come_through_the_client(client: LLMClient) -> None:
 
 
 def test_versions_are_switched_under_load_and_the_replica_keeps_its_process(
-    client: LLMClient, app: str, adapters_dir: Path, settings: ServiceSettings, alpha: AdapterRef, bravo: AdapterRef
+    app_of_either_mode: str, adapters_dir: Path, settings: ServiceSettings, alpha: AdapterRef, bravo: AdapterRef
 ) -> None:
+    client = LLMClient(app_of_either_mode, adapters_dir, settings)
     pid = client.report().pid
     client.publish(alpha)
-    refiner = LLMClient(app, adapters_dir, settings)  # another client of the same run: it follows the pointer
+    refiner = LLMClient(
+        app_of_either_mode, adapters_dir, settings
+    )  # another client of the same run: it follows the pointer
 
     def ask_until_switched(_: int) -> list[Reply]:
         replies: list[Reply] = []
@@ -128,6 +142,30 @@ def test_a_client_that_gives_up_ends_its_request_in_the_engine(
     with pytest.raises(DeadlineExceeded):
         client.ask(CHAT, max_tokens=450, deadline_s=60, temperature=1.0, schema=ENDLESS)
     until = time.monotonic() + 10
+    while client.report().in_flight and time.monotonic() < until:
+        time.sleep(0.02)
+    report = client.report()
+    assert (report.in_flight, report.finished) == (0, finished)
+
+
+def test_a_caller_that_dies_ends_its_requests_in_the_engine(
+    client: LLMClient, app: str, settings: ServiceSettings
+) -> None:
+    import ray
+
+    @ray.remote(num_cpus=0)
+    class Refiner:
+        def ask(self) -> None:
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(_answer, [LLMClient(app, None, settings)] * 4))
+
+    finished = client.report().finished
+    refiner = Refiner.remote()
+    refiner.ask.remote()
+    while client.report().in_flight < 4:
+        time.sleep(0.005)
+    ray.kill(refiner)
+    until = time.monotonic() + 30
     while client.report().in_flight and time.monotonic() < until:
         time.sleep(0.02)
     report = client.report()
@@ -224,7 +262,13 @@ def test_a_killed_engine_ends_its_replica_and_the_next_one_serves_the_published_
 
 
 def test_a_deleted_application_refuses(client: LLMClient) -> None:
-    service.delete(RUN)
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(_answer, client) for _ in range(4)]
+        while client.report().in_flight < 4:
+            time.sleep(0.005)
+        service.delete(RUN)
+        for future in waiting:
+            assert isinstance(future.result(timeout=30), Reply | ReplicaLost)  # answered before it goes, or told
     service.delete(RUN)  # nothing there is no error
     with pytest.raises(ReplicaLost):
         client.ask(CHAT, max_tokens=4, deadline_s=10)
