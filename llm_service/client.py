@@ -155,8 +155,8 @@ class LLMClient(Client):
 
         self._app = app
         try:
-            # Over gRPC instead of as an actor's task: when a caller dies its connection breaks, and Serve cancels what it
-            # had asked.
+            # Over gRPC instead of as an actor's task: when a caller dies its connection breaks, and Serve cancels what
+            # it had asked.
             self._handle = serve.get_app_handle(app).options(_by_reference=False)
         except RayServeException as error:
             raise ReplicaLost(f"{app} is not deployed on this cluster: {first_line(error)}") from None
