@@ -189,12 +189,12 @@ def _build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="model folder to write")
     parser.add_argument(
         "--stage",
-        choices=("labels", "files", "train", "card", "all", "decisions"),
+        choices=("labels", "plant", "files", "train", "card", "all", "decisions"),
         default="all",
-        help="one stage (default: all four); decisions: label for gate and seed files alone until there are enough, "
-        "then write files and card",
+        help="one stage (default: all five); plant: episodes for the critic, from the labels; decisions: label for "
+        "gate and seed files alone until there are enough, then write files and card",
     )
-    parser.add_argument("--processes", type=int, default=2, help="labelling processes (default: 2)")
+    parser.add_argument("--processes", type=int, default=2, help="labelling and planting processes (default: 2)")
     parser.add_argument("--label-minutes", type=float, metavar="MIN", help="time for labelling (default: 60 for all)")
     parser.add_argument("--train-minutes", type=float, metavar="MIN", help="stop training the model after this time")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the model is trained")

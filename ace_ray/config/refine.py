@@ -30,12 +30,15 @@ class CriticSettings(Settings):
     """Bounded edits of key steps (methods.md §1.4)."""
 
     enabled: bool = Field(True, description="ask the critic once D_LLM is full")
-    key_steps: Literal["rho", "reward"] = Field("rho", description="key steps by change of max rho, or by |reward|")
+    key_steps: Literal["lookback", "rho", "reward"] = Field(
+        "lookback", description="key steps by look-back from a blackout, by change of max rho, or by |reward| (ACE)"
+    )
+    lookback: int = Field(10, ge=1, description="last decisions before a blackout that are key (key_steps=lookback)")
     r_high: float = Field(0.1, description="|reward| from which a step is key (key_steps=reward)")
-    rho_change: float = Field(0.1, gt=0, description="change of max rho from which a step is key (key_steps=rho)")
+    rho_change: float = Field(0.1, gt=0, description="change of max rho from which a step is key (not with reward)")
     scale: float = Field(0.2, gt=0, description="K: edits are one of -2K, -K, +K, +2K (ACE: 0.2)")
     edits: int = Field(4, ge=1, description="edits an episode at most (ACE: 4)")
-    key_limit: int = Field(12, ge=1, description="key steps shown to the critic at most")
+    key_limit: int = Field(16, ge=1, le=32, description="key steps shown to the critic at most")
     every: int = Field(4, ge=1, description="finished episodes between two critic requests a refiner")
 
 

@@ -138,39 +138,60 @@ def critic_result(records: Sequence[Mapping[str, Any]], settings: RunSettings, s
     Raises:
         DataError: no decision could be planted.
     """
-    if not records:
+    greedy = [record for record in records if not record["astray"]]
+    if not greedy:
         raise DataError("in none of these states could a deadly decision be planted", "ask for more --states")
+    return {
+        **_about(greedy, settings, split),
+        **_critic_part(greedy),
+        "astray": _critic_part([record for record in records if record["astray"]]),
+    }
+
+
+def _critic_part(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    if not records:
+        return {"states": 0}
     chronics = [record["chronic"] for record in records]
 
     def over(values: Sequence[float]) -> dict[str, Any]:
         return told(interval(values, chronics))
 
     return {
-        **_about(records, settings, split),
+        "states": len(records),
         "shown": over([record["shown"] for record in records]),
         "parsed": _mean(records, "parsed"),
         "edits": _mean(records, "edits"),
         "dropped": _mean(records, "dropped"),
         "lowered": over([record["lowered"] for record in records]),
         "random": over([record["lowered_at_random"] for record in records]),
+        "rules": {name: over([record["rules"][name] for record in records]) for name in records[0]["rules"]},
         "paired": over([record["lowered"] - record["lowered_at_random"] for record in records]),
     }
 
 
 def critic_lines(result: Mapping[str, Any]) -> list[str]:
     """The figures that a person reads."""
-
-    def share(name: str, what: str) -> str:
-        ends = result[name]["ci95"]
-        return f"  {what:<44}{result[name]['mean']:7.3f}" + (f"  95 % [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else "")
-
-    return [
+    lines = [
         f"{result['states']} planted decisions that led to a blackout, {result['episodes']} {result['split']} episodes "
         f"on {result['env']}, model {result['model']}",
-        share("shown", "planted decision among the key steps"),
-        share("lowered", "lowered by the critic"),
-        share("random", "lowered by as many random edits"),
-        share("paired", "critic - random"),
-        f"  edits an episode {result['edits']:.2f}, entries dropped {result['dropped']:.2f}, "
-        f"parsed {result['parsed']:.3f}",
+        *_critic_rows(result),
     ]
+    astray = result["astray"]
+    lines.append(f"the same with a controller that goes astray after the planted decision: {astray['states']} episodes")
+    return [*lines, *(_critic_rows(astray) if astray["states"] else [])]
+
+
+def _critic_rows(part: Mapping[str, Any]) -> list[str]:
+    rows = {
+        "planted decision among the key steps": part["shown"],
+        "lowered by the critic": part["lowered"],
+        "lowered by as many random edits": part["random"],
+        **{f"lowered by the rule {name}": found for name, found in part["rules"].items()},
+        "critic - random": part["paired"],
+    }
+    lines = []
+    for what, found in rows.items():
+        ends = found["ci95"]
+        lines.append(f"  {what:<44}{found['mean']:7.3f}" + (f"  95 % [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""))
+    counts = f"edits an episode {part['edits']:.2f}, entries dropped {part['dropped']:.2f}, parsed {part['parsed']:.3f}"
+    return [*lines, f"  {counts}"]

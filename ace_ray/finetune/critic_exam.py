@@ -1,31 +1,60 @@
 """Does the critic find the decision that led to a blackout (`ace llm eval-critic`)?
 
-In a held-out state where the played action survives and another of the compared set dies, that other one is planted:
-the episode is played as it was up to there, the planted action in its place, and the controller goes on to the
-blackout. The critic sees the episode as it sees those of a run. Asked: does it lower the planted decision? Beside it
-stands what as many edits would have done on random key steps with random levels (half of the levels lower).
+In a held-out state where the played action survives and another of the compared set dies, that other one is planted
+(`planting`): the episode is played as it was up to there, the planted action in its place, and the controller goes on
+to the blackout. The critic sees the episode as it sees those of a run. Asked: does it lower the planted decision?
+Beside it stands what needs no model, on the same key steps:
+
+    random           as many edits as the critic made, of random key steps with random levels (half of them lower)
+    latest_off_best  one edit: the last key step whose action was not the best by prediction
+    furthest_behind  one edit: the one that was the most points behind the best
+    largest_rise     one edit: the one after which the highest loading rose most
+
+Greedy always plays the best by prediction, so after the planted decision it is the last one that did not, as a rule:
+`latest_off_best` is right for that reason alone. So each episode is also played with a controller that goes astray at
+some of the later decisions. There, too, the planted decision is the known bad one; a later one may be bad as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from ace_ray.agents.greedy import greedy_slot
 from ace_ray.config.run import RunSettings
 from ace_ray.finetune.exam import ExamState
-from ace_ray.finetune.labels import Labeller, LabelPlan, Visit, episode_steps
-from ace_ray.grid.engine import Decision
-from ace_ray.language.critic import critic_messages, key_steps, parse_critic
+from ace_ray.finetune.labels import Labeller, LabelPlan
+from ace_ray.finetune.planting import Planted, plant
+from ace_ray.language.critic import EpisodeStep, critic_messages, parse_critic
 from ace_ray.language.schema import CRITIC_SCHEMA
 from llm_service.adapters import AdapterRef
 from llm_service.errors import DeadlineExceeded, Refused
 from llm_service.protocol import LLM, Priority
 
 Record = dict[str, Any]
+Rule = Callable[[Sequence[EpisodeStep]], EpisodeStep]
+
+ASTRAY = 0.3
+
+
+def latest_off_best(steps: Sequence[EpisodeStep]) -> EpisodeStep:
+    """The last step whose action was not the best by prediction; the last one of all where each was."""
+    return next((step for step in reversed(steps) if step.off_best), steps[-1])
+
+
+def furthest_behind(steps: Sequence[EpisodeStep]) -> EpisodeStep:
+    """The step whose action was the most points behind the best; the first of equals."""
+    return max(steps, key=lambda step: step.behind)
+
+
+def largest_rise(steps: Sequence[EpisodeStep]) -> EpisodeStep:
+    """The step after which the highest loading rose most; the first of equals. That of the blackout has no loading."""
+    return max(steps, key=lambda step: step.rho_after - step.rho_before if np.isfinite(step.rho_after) else -np.inf)
+
+
+RULES: dict[str, Rule] = {rule.__name__: rule for rule in (latest_off_best, furthest_behind, largest_rise)}
 
 
 class CriticExam:
@@ -42,51 +71,36 @@ class CriticExam:
     def take(
         self, client: LLM, states: Sequence[ExamState], adapter: AdapterRef | None = None, progress: bool = True
     ) -> Iterator[Record]:
-        """One record for every state in which a deadly action can be planted."""
+        """Up to two records for every state in which a deadly action can be planted: one with greedy after it, one with
+        a controller that goes astray; what does not end in a blackout gives none."""
         rng = np.random.default_rng(self.settings.seed)
         for state in tqdm(states, unit="state", desc="plant", disable=not progress):
             deadly = [i for i, fate in state.fates.items() if not fate.survived and i != state.played]
             if not state.fates[state.played].survived or not deadly:
                 continue
-            visits, blackout, steps = self.plant(state, int(rng.choice(deadly)))
-            if blackout:
-                yield self._ask(client, state, visits, steps, adapter)
+            id = int(rng.choice(deadly))
+            for astray in (0.0, ASTRAY):
+                planted = plant(self.labeller, state.snapshot, id, astray, rng)
+                if planted is not None and planted.blackout:
+                    yield {"astray": astray > 0, **self._ask(client, state, planted, adapter)}
 
-    def plant(self, state: ExamState, id: int) -> tuple[list[Visit], bool, int]:
-        """The episode of a state with `id` in the place of what was played there; as `Labeller.follow`."""
-        log, there = dict(state.snapshot.log), state.snapshot.step
-        engine = self.labeller.engine
-
-        def choose(decision: Decision, step: int) -> Sequence[int]:
-            if step < there:
-                return log.get(step) or (0,)
-            if step == there:
-                slots = np.flatnonzero((decision.ids == id) & decision.mask)
-                return engine.ids_for(decision, int(slots[0])) if slots.size else (id,)
-            return engine.ids_for(decision, greedy_slot(decision))
-
-        return self.labeller.follow(state.snapshot.scenario, choose)
-
-    def _ask(
-        self, client: LLM, state: ExamState, visits: Sequence[Visit], steps: int, adapter: AdapterRef | None
-    ) -> Record:
+    def _ask(self, client: LLM, state: ExamState, planted: Planted, adapter: AdapterRef | None) -> Record:
         settings, language = self.settings.critic, self.settings.language
-        planted = next(i for i, visit in enumerate(visits) if visit.snapshot.step == state.snapshot.step)
-        keys = key_steps(episode_steps(visits, True), settings)
+        keys = planted.keys(settings)
         messages = critic_messages(
             keys,
             settings,
             survived=False,
-            steps_played=steps,
-            decisions=len(visits),
-            total=sum(visit.reward for visit in visits),
+            steps_played=planted.steps,
+            decisions=len(planted.visits),
+            total=planted.total,
         )
         record: Record = {
             "key": state.key,
             "chronic": state.snapshot.scenario.chronic,
             "episode": state.snapshot.scenario.key(),
-            "decisions_later": len(visits) - 1 - planted,
-            "shown": float(any(key.step.id == planted for key in keys)),
+            "decisions_later": len(planted.visits) - 1 - planted.at,
+            "shown": float(any(key.step.id == planted.at for key in keys)),
             "model_name": "",
             "adapter_version": 0,
             "parsed": 0.0,
@@ -94,6 +108,7 @@ class CriticExam:
             "dropped": 0,
             "lowered": 0.0,
             "lowered_at_random": 0.0,
+            "rules": {name: float(rule([key.step for key in keys]).id == planted.at) for name, rule in RULES.items()},
         }
         try:
             reply = client.ask(
@@ -115,6 +130,6 @@ class CriticExam:
             "parsed": float(said.error is None),
             "edits": len(said.edits),
             "dropped": said.dropped,
-            "lowered": float(any(edit.id == planted and edit.level < 0 for edit in said.edits)),
+            "lowered": float(any(edit.id == planted.at and edit.level < 0 for edit in said.edits)),
             "lowered_at_random": record["shown"] * 0.5 * len(said.edits) / len(keys),
         }

@@ -1,6 +1,7 @@
 """`ace llm build-embedded`: labels -> gate and seed files -> training -> model card, each stage resumable.
 
 labels  replays on training and validation scenarios (grid, CPUs; `labelling.generate`)
+plant   episodes with a planted decision for the critic, from the labels (grid, CPUs; `planted_files.plant_all`)
 files   held-out pivotal decisions for the gate, salvageable ones that may seed the refinement queue
 train   tokenizer and model (torch alone; on another machine: `python -m ace_ray.finetune.embedded_train`)
 card    README.md of the model: recipe, seeds, loss curve and the figures that were measured
@@ -22,7 +23,7 @@ from ace_ray.finetune.decision_files import FILES, write_decision_files
 from ace_ray.finetune.label_files import pack
 
 log = logging.getLogger(__name__)
-Stage = Literal["labels", "files", "train", "card", "all", "decisions"]
+Stage = Literal["labels", "plant", "files", "train", "card", "all", "decisions"]
 
 
 def build_embedded(
@@ -43,9 +44,9 @@ def build_embedded(
         labels: label folder; labelling goes on where it stopped.
         out: model folder.
         grid: environment, data and comparison of the labels.
-        processes: labelling processes.
-        label_minutes: time for labelling; None labels for an hour (`all`), until there is enough (`decisions`), or
-            until interrupted (`labels`).
+        processes: labelling and planting processes.
+        label_minutes: time for labelling or planting; None labels for an hour (`all`), until there is enough
+            (`decisions`), or until interrupted (`labels`), and plants in all there is.
         train_minutes: time after which training stops where it is.
         device: 'cpu' or 'cuda', for training.
         say: gets one line a result.
@@ -69,6 +70,12 @@ def build_embedded(
             f"{counts['states_per_process_hour']:.0f} states an hour and process; in {labels} now "
             f"{counts['pivotal']} pivotal decisions for the gate, {counts['salvageable']} salvageable ones"
         )
+    if stage in ("plant", "all"):
+        from ace_ray.finetune.planted_files import plant_all
+
+        episodes = plant_all(labels, grid, processes=processes, minutes=label_minutes)
+        pack(labels)
+        say(f"{episodes} episodes with a planted decision in {labels}")
     if stage in ("files", "all", "decisions"):
         least = [file.enough for file in FILES] if stage == "decisions" else (1, 1)
         gates, seeds = write_decision_files(labels, out, least)

@@ -35,7 +35,7 @@ from ace_ray.agents.rounds import fault, judge, make_case
 from ace_ray.config.errors import DataError, GridMismatchError
 from ace_ray.config.grid import GridSettings
 from ace_ray.config.run import RunSettings
-from ace_ray.finetune.label_files import labelled_case, read_meta, read_rows
+from ace_ray.finetune.label_files import read_meta, read_rows
 from ace_ray.finetune.labelling import generate
 from ace_ray.finetune.labels import LabelPlan
 from ace_ray.grid.engine import Decision, DecisionEngine
@@ -100,16 +100,21 @@ def make_states(
 
 def read_states(folder: Path, split: str, most: int) -> list[ExamState]:
     """The first `most` labelled decisions of a split."""
+    return states_of([row for row in read_rows(folder, "labels") if row["split"] == split])[:most]
+
+
+def states_of(rows: Sequence[Mapping[str, Any]]) -> list[ExamState]:
+    """The replayed decisions among label rows."""
     states: list[ExamState] = []
-    for row in read_rows(folder, "labels"):
-        if row["split"] == split and row["ids"] and len(states) < most:
+    for row in rows:
+        if row["ids"]:
             fates = zip(row["ids"], row["survived"], row["steps"], row["returns"], row["spans"], strict=True)
             states.append(
                 ExamState(
                     row["key"],
                     row["kind"],
                     Snapshot.from_json(row["snapshot"]),
-                    labelled_case(row).played.id,
+                    int(json.loads(row["played"])["id"]),
                     {int(i): Fate(bool(s), int(n), float(r), float(p)) for i, s, n, r, p in fates},
                     bool(row["pivotal"]),
                 )

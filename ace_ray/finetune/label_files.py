@@ -1,8 +1,8 @@
 """Label files: what `labels` writes and the training of the embedded model reads.
 
 A folder holds `meta.json` (settings, seeds, constant prompt parts), `labels-*.parquet` (one decision a row) and
-`episodes-*.parquet` (one episode a row). Where pyarrow is missing (a bare GPU machine), the same rows are read from
-`labels.jsonl.gz` and `episodes.jsonl.gz`, which `pack` writes. Needs neither Grid2Op nor Ray.
+`planted-*.parquet` (one episode with a planted decision a row). Where pyarrow is missing (a bare GPU machine), the same
+rows are read from `labels.jsonl.gz` and `planted.jsonl.gz`, which `pack` writes. Needs neither Grid2Op nor Ray.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def read_parquet(path: Path) -> list[dict[str, Any]]:
 
 
 def read_rows(folder: Path, kind: str) -> Iterator[dict[str, Any]]:
-    """Rows of kind 'labels' or 'episodes', files in order of their names; a torn Parquet file raises."""
+    """Rows of kind 'labels' or 'planted', files in order of their names; a torn Parquet file raises."""
     packed = folder / f"{kind}.jsonl.gz"
     files = sorted(folder.glob(f"{kind}-*.parquet"))
     if files:
@@ -65,7 +65,7 @@ def read_rows(folder: Path, kind: str) -> Iterator[dict[str, Any]]:
 def pack(folder: Path) -> list[Path]:
     """Write the rows of a label folder as gzipped JSON lines beside the Parquet files; returns the files."""
     written = []
-    for kind in ("labels", "episodes"):
+    for kind in ("labels", "planted"):
         rows = list(read_rows(folder, kind))
         if rows:
             path = folder / f"{kind}.jsonl.gz"
@@ -94,5 +94,5 @@ def read_cases(folder: Path, split: str) -> list[LabelledCase]:
 
 
 def read_episodes(folder: Path, split: str) -> list[LabelledEpisode]:
-    """All labelled episodes of a split."""
-    return [LabelledEpisode.from_json(r["episode"]) for r in read_rows(folder, "episodes") if r["split"] == split]
+    """All planted episodes of a split."""
+    return [LabelledEpisode.from_json(r["episode"]) for r in read_rows(folder, "planted") if r["split"] == split]

@@ -13,11 +13,11 @@ from typing import Any
 from tqdm import tqdm
 
 from ace_ray.config.errors import DataError
+from ace_ray.finetune import label_worker
 from ace_ray.finetune.decision_files import Tally
 from ace_ray.finetune.label_files import META, read_meta, read_rows, write_rows
-from ace_ray.finetune.labels import SPLITS, Labeller, LabelPlan
+from ace_ray.finetune.labels import SPLITS, LabelPlan
 from ace_ray.grid.behaviour import same
-from llm_service.orphans import end_with_parent
 
 _COUNTED = ("split", "ids", "snapshot", "pivotal", "salvageable")
 
@@ -65,10 +65,10 @@ def generate(
     found = finished = submitted = 0
     context = multiprocessing.get_context("spawn")
     with (
-        ProcessPoolExecutor(processes, mp_context=context, initializer=_start, initargs=(plan,)) as pool,
+        ProcessPoolExecutor(processes, mp_context=context, initializer=label_worker.start, initargs=(plan,)) as pool,
         tqdm(unit="state", disable=not progress, desc="labels", initial=already, total=states) as bar,
     ):
-        _begin(out, json.loads(json.dumps(pool.submit(_meta).result())))
+        _begin(out, json.loads(json.dumps(pool.submit(label_worker.meta).result())))
         running: set[Any] = set()
         while True:
             in_time = minutes is None or time.monotonic() - begun < 60 * minutes
@@ -138,34 +138,10 @@ class _Turns:
                 return chosen, index
 
 
-# -- in a worker process -------------------------------------------------------------------------------------------
-
-_labeller: Labeller | None = None
-
-
-def _start(plan: LabelPlan) -> None:
-    global _labeller
-    end_with_parent()
-    os.nice(5)
-    _labeller = Labeller(plan)
-
-
-def _ready() -> Labeller:
-    if _labeller is None:
-        raise RuntimeError("the process was not started by _start")
-    return _labeller
-
-
-def _meta() -> dict[str, Any]:
-    return _ready().meta()
-
-
 def _label(out: str, split: str, index: int) -> list[dict[str, Any]]:
-    """Labels one episode into its file; returns of the replayed decisions what a `Tally` counts."""
-    rows, episodes = _ready().episode(split, index)
+    """In a worker process: labels one episode into its file; returns what a `Tally` counts of replayed decisions."""
+    rows = label_worker.labeller().episode(split, index)
     folder = Path(out)
-    if episodes:
-        write_rows(folder / f"episodes-{split}-{index:06d}.parquet", episodes)
     # Written last and even when empty: this file says that the episode is done.
     (folder / f"done-{split}-{index:06d}").touch() if not rows else write_rows(
         folder / f"labels-{split}-{index:06d}.parquet", rows

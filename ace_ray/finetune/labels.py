@@ -19,10 +19,9 @@ import numpy as np
 
 from ace_ray.agents.comparator import Comparator
 from ace_ray.agents.fate import Fate, best, pivotal, salvageable
-from ace_ray.agents.greedy import greedy_slot
+from ace_ray.agents.greedy import greedy_slot, standing
 from ace_ray.config.grid import GridSettings
 from ace_ray.config.refine import CriticSettings, LanguageSettings
-from ace_ray.finetune.critic_examples import LabelledEpisode
 from ace_ray.grid.behaviour import behaviour
 from ace_ray.grid.decision_env import DecisionEnv
 from ace_ray.grid.engine import Decision, DecisionEngine
@@ -31,7 +30,7 @@ from ace_ray.grid.scenario import Scenario
 from ace_ray.grid.scenario_sets import parse, training_scenarios
 from ace_ray.grid.snapshot import Snapshot
 from ace_ray.language.actor import Actor
-from ace_ray.language.critic import EpisodeStep, critic_system, key_steps
+from ace_ray.language.critic import EpisodeStep, critic_system
 from ace_ray.language.describe import action_text, facts_of, when_text
 
 _SPACING = 25
@@ -89,6 +88,8 @@ class Visit:
     reward: float
     rho: float
     overloads: int
+    rank: int
+    behind: float
 
 
 class Labeller:
@@ -103,7 +104,6 @@ class Labeller:
         self.comparator = Comparator(make_env(settings), self.engine, settings)
         facts = facts_of(env, self.engine.security.lines, settings)
         self.actor = Actor(self.engine.catalogue, facts, LanguageSettings())
-        self.critic = CriticSettings()
 
     def meta(self) -> dict[str, Any]:
         """What the label folder's meta.json says."""
@@ -113,7 +113,7 @@ class Labeller:
             "catalogue": self.engine.catalogue.hash,
             "context": self.comparator.context(),
             "behaviour": behaviour(self.plan.grid),
-            "critic_system": critic_system(self.critic),
+            "critic_system": critic_system(CriticSettings()),
         }
 
     def scenario(self, split: str, index: int) -> Scenario:
@@ -125,25 +125,23 @@ class Labeller:
         length = self.plan.max_steps if chosen.max_steps is None else min(self.plan.max_steps, chosen.max_steps)
         return replace(chosen, max_steps=length)
 
-    def episode(self, split: str, index: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Label rows and episode rows (none or one) of one episode."""
+    def episode(self, split: str, index: int) -> list[dict[str, Any]]:
+        """Label rows of one episode."""
         rng = np.random.default_rng(_seed(self.plan, split, index))
-        visits, blackout, steps = self._play(self.scenario(split, index), rng)
+        visits, blackout, _ = self._play(self.scenario(split, index), rng)
         chosen = self._choose(visits, blackout, rng)
-        fates: dict[int, dict[int, Fate]] = {}
         rows = []
         self.comparator.hold([visits[i].snapshot for i in chosen])
         for i in chosen:
             visit, begun = visits[i], time.perf_counter()
             compared = self.comparator.compared_set(visit.decision, visit.played)
-            fates[i] = self.comparator.fates(visit.snapshot, compared)
+            fates = self.comparator.fates(visit.snapshot, compared)
             distance = len(visits) - 1 - i if blackout else -1
-            rows.append(self._row(split, visit, fates[i], distance, time.perf_counter() - begun))
-        others = [i for i in range(len(visits)) if i not in fates]
+            rows.append(self._row(split, visit, fates, distance, time.perf_counter() - begun))
+        others = [i for i in range(len(visits)) if i not in chosen]
         for i in sorted(rng.permutation(others)[: self.plan.bootstrap].tolist()) if others else []:
             rows.append(self._row(split, visits[i], {}, len(visits) - 1 - i if blackout else -1, 0.0))
-        episode = self._episode(visits, fates, blackout, steps)
-        return rows, [{"split": split, "episode": episode.to_json()}] if episode else []
+        return rows
 
     def _play(self, scenario: Scenario, rng: np.random.Generator) -> tuple[list[Visit], bool, int]:
         """Greedy with random slots; returns the decisions, whether the grid went black, and the steps played."""
@@ -169,7 +167,9 @@ class Labeller:
             text, when = action_text(self.engine.catalogue, ids[0], obs), when_text(obs)
             rho, overloads = float(obs.rho.max()), int((obs.rho > 1).sum())
             _, reward, terminated, truncated, info = self.play.play(ids)
-            visits.append(Visit(snapshot, decision, int(ids[0]), text, when, reward, rho, overloads))
+            slots = np.flatnonzero(decision.ids == ids[0])
+            rank, behind = standing(decision, int(slots[0])) if slots.size else (0, 0.0)
+            visits.append(Visit(snapshot, decision, int(ids[0]), text, when, reward, rho, overloads, rank, behind))
             blackout = terminated
         return visits, blackout, int(info["step"])
 
@@ -220,35 +220,14 @@ class Labeller:
             "seconds": round(seconds, 3),
         }
 
-    def _episode(
-        self, visits: Sequence[Visit], fates: dict[int, dict[int, Fate]], blackout: bool, steps: int
-    ) -> LabelledEpisode | None:
-        """The episode for the critic, if a replay says something about one of its key steps (or it survived)."""
-        if len(visits) < 3:
-            return None
-        keys = key_steps(episode_steps(visits, blackout), self.critic)
-        edits = []
-        for number, key in enumerate(keys):
-            known = fates.get(key.step.id)
-            if known is None:
-                continue
-            played = visits[key.step.id].played
-            if salvageable(known, played):
-                edits.append((number, -2.0))
-            elif known[played].survived and not all(f.survived for f in known.values()):
-                edits.append((number, 1.0))
-        if blackout and not edits:
-            return None
-        total = round(sum(v.reward for v in visits), 2)
-        return LabelledEpisode(tuple(keys), not blackout, steps, len(visits), total, tuple(edits))
-
 
 def episode_steps(visits: Sequence[Visit], blackout: bool) -> list[EpisodeStep]:
     """An episode as the critic reads it; the id of a step is its number."""
     steps = []
     for i, v in enumerate(visits):
         following = visits[i + 1].rho if i + 1 < len(visits) else (math.nan if blackout else v.rho)
-        steps.append(EpisodeStep(i, v.snapshot.step, v.when, v.text, round(v.reward, 4), v.rho, following, v.overloads))
+        told = (v.when, v.text, round(v.reward, 4), v.rho, following, v.overloads, v.rank, v.behind)
+        steps.append(EpisodeStep(i, v.snapshot.step, *told))
     return steps
 
 

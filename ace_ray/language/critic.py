@@ -1,16 +1,19 @@
 """The critic (methods.md §1.4): bounded edits of the rewards of an episode's key steps.
 
-The critic sees only the key steps: the first and the last one, and those where the highest loading (or, by setting, the
-reward) changed most. It answers with two lists, key-step numbers and levels out of {-2K, -K, +K, +2K}; at most four
-edits an episode are taken. Whatever else a reply contains is dropped and counted, never applied.
+The critic sees only the key steps: before a blackout the last decisions and those that were not the best by prediction,
+else (or by setting) those where the highest loading or the reward changed most. Nothing is replayed to choose them: all
+of it was recorded when the episode was played. It answers with two lists, key-step numbers and levels out of
+{-2K, -K, +K, +2K}; at most four edits an episode are taken. Whatever else a reply contains is dropped and counted,
+never applied.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +42,8 @@ class EpisodeStep:
         reward: Reward of the transition (over the steps until the next decision).
         rho_before, rho_after: Highest loading (1.0 = limit) at the decision, and at the next one or at the end.
         overloads: Lines above their limit at the decision.
+        rank: 1 + the legal slots with a higher score than the action; 0 if that is not known.
+        behind: The best legal slot score minus the action's, in units of rho.
     """
 
     id: int
@@ -49,6 +54,13 @@ class EpisodeStep:
     rho_before: float
     rho_after: float
     overloads: int = 0
+    rank: int = 0
+    behind: float = 0.0
+
+    @property
+    def off_best(self) -> bool:
+        """Whether an action with a higher slot score was at hand."""
+        return self.behind > 0
 
 
 @dataclass(frozen=True)
@@ -82,22 +94,39 @@ class CriticReply:
 
 
 def key_steps(steps: Sequence[EpisodeStep], settings: CriticSettings) -> list[KeyStep]:
-    """The key steps in order of time: first, last, and the largest changes, at most `settings.key_limit`."""
+    """The key steps in order of time, at most `settings.key_limit`.
+
+    lookback: before a blackout the last `settings.lookback` decisions; then the earlier ones that were not the best by
+    prediction, the latest first; then those after which the highest loading changed most. Of an episode that lasted to
+    its end: as rho.
+    rho, reward (the paper's three rules without 'action'): the first and the last decision, and those where the highest
+    loading changed, or the reward was large, the largest first.
+    """
     if not steps:
         return []
-    if settings.key_steps == "rho":
-        size = [abs(s.rho_after - s.rho_before) if np.isfinite(s.rho_after) else np.inf for s in steps]
-        least, reason = settings.rho_change, "the highest loading changed much"
+    limit = max(2, settings.key_limit)
+    chosen: dict[int, str] = {}
+
+    def choose(order: Iterable[int], why: str) -> None:
+        for i in order:
+            if len(chosen) < limit:
+                chosen.setdefault(i, why)
+
+    count = len(steps)
+    if settings.key_steps == "lookback" and math.isnan(steps[-1].rho_after):
+        choose(range(count - 1, max(-1, count - 1 - settings.lookback), -1), "shortly before the blackout")
+        choose((i for i in range(count - 1, -1, -1) if steps[i].off_best), "not the best by prediction")
     else:
-        size = [abs(s.reward) for s in steps]
-        least, reason = settings.r_high, "large reward"
-    chosen = {0: "first decision", len(steps) - 1: "last decision"}
-    for i in sorted(range(len(steps)), key=lambda i: (-size[i], i)):
-        if len(chosen) >= max(2, settings.key_limit):
-            break
-        if size[i] >= least:
-            chosen.setdefault(i, reason)
-    return [KeyStep(steps[i], why) for i, why in sorted(chosen.items())]
+        choose([0], "first decision")
+        choose([count - 1], "last decision")
+    if settings.key_steps == "reward":
+        size, least, why = [abs(s.reward) for s in steps], settings.r_high, "large reward"
+    else:
+        size = [abs(s.rho_after - s.rho_before) if np.isfinite(s.rho_after) else np.inf for s in steps]
+        least, why = settings.rho_change, "the highest loading changed much"
+    largest = sorted(range(count), key=lambda i: (-size[i], i))
+    choose((i for i in largest if size[i] >= least), why)
+    return [KeyStep(steps[i], reason) for i, reason in sorted(chosen.items())]
 
 
 def critic_system(settings: CriticSettings) -> str:
@@ -108,7 +137,10 @@ def critic_system(settings: CriticSettings) -> str:
         "The loading of a line is its current in percent of its thermal limit; a line that stays above 100 % trips, "
         "and the grid may go black. The reward of a decision is what was earned from it until the next one: a little "
         "for every step on which the grid lives, less the higher the losses; a blackout costs. So it does not show "
-        "what the decision caused later.\n"
+        "what the decision caused later. The actions that were possible were ranked by the loading predicted right "
+        "after them, of the grid or, if it was not overloaded, of the grid after an outage: rank 1 is the best, and "
+        "the points are percent of loading by which the action was worse. The last decisions before a blackout often "
+        "only suffer from an earlier one.\n"
         f"Choose at most {settings.edits} decisions whose reward is misleading: lower those that led to the end, raise "
         f"those that helped. With K = {k:g} the changes are -2K, -K, +K, +2K.\n"
         'Reply with one JSON object: {"analysis": "what decided the episode", "steps": [numbers of the decisions], '
@@ -120,8 +152,9 @@ def critic_user(keys: Sequence[KeyStep], survived: bool, steps_played: int, deci
     """The episode: how it ended, and its key decisions."""
     end = "lasted to its end" if survived else "ended in a blackout"
     lines = [
-        f"The episode {end} after {steps_played} steps with {decisions} decisions and a total reward of {total:.2f}.",
-        "Key decisions (the highest loading of any line at the decision, and at the next one):",
+        f"The episode {end} after {steps_played:,} steps with {decisions:,} decisions and a total reward of "
+        f"{total:.2f}.",
+        "Key decisions (action and its rank, the highest loading of any line at the decision and at the next one):",
     ]
     for i, key in enumerate(keys):
         s = key.step
@@ -129,10 +162,18 @@ def critic_user(keys: Sequence[KeyStep], survived: bool, steps_played: int, deci
         over = f", {s.overloads} lines above 100 %" if s.overloads > 1 else ""
         after = f"{_percent(s.rho_after)} %" if np.isfinite(s.rho_after) and s.rho_after > 0 else "blackout"
         lines.append(
-            f"{i}: step {s.step:,}{when}. {s.action}. {_percent(s.rho_before)} % to {after}{over}. "
-            f"Reward {s.reward:.2f}. Chosen: {key.reason}."
+            f"{i}: step {s.step:,}{when}, {steps_played - s.step:,} before the end. {s.action}{_standing(s)}. "
+            f"{_percent(s.rho_before)} % to {after}{over}. Reward {s.reward:.2f}. Chosen: {key.reason}."
         )
     return "\n".join(lines)
+
+
+def _standing(step: EpisodeStep) -> str:
+    """' (rank 8, 19 points behind)', ' (rank 1)'; nothing where it is not known."""
+    if step.rank == 0:
+        return ""
+    points = min(999, max(1, round(100 * step.behind)))  # 999: the action was predicted to bring a collapse
+    return f" (rank {step.rank}, {points} point{'s' if points > 1 else ''} behind)" if step.off_best else " (rank 1)"
 
 
 def critic_messages(

@@ -9,9 +9,10 @@ The log is append-only. Records that share a key replace each other, the latest 
 refinement: (`id`, `round`), where round 0 is the refinement itself and round 1.. are its rounds; edit: `transition_id`.
 `priority` and `w_r` are what they were when the record was written; the table derives them again.
 `rho_before`, `rho_line` and `overloads` describe the state of the decision (max rho, its line, lines at rho >= 1),
-`rho_max` the largest rho during the k steps that followed. The full Grid2Op observation of any decision is rebuilt from
-(scenario, log): the log is `lead` (what was played before the first decision of the episode) and the `segment` of every
-earlier transition of the same episode.
+`rho_max` the largest rho during the k steps that followed, `rank` and `behind` the place of the slot among the legal
+ones by score (1 is the best, 0 unknown) and the score by which the best one leads. The full Grid2Op observation of any
+decision is rebuilt from (scenario, log): the log is `lead` (what was played before the first decision of the episode)
+and the `segment` of every earlier transition of the same episode.
 """
 
 from __future__ import annotations
@@ -77,6 +78,8 @@ _TRANSITION: dict[str, tuple[pa.DataType, Any]] = {
     "rho_line": (pa.int16(), -1),
     "overloads": (pa.int16(), 0),
     "rho_max": (pa.float32(), NAN),
+    "rank": (pa.int16(), 0),
+    "behind": (pa.float32(), 0.0),
     "refined": (pa.bool_(), False),
     "prompt": (pa.string(), ""),
     "reply": (pa.string(), ""),
@@ -223,6 +226,14 @@ def table_columns(rows: Sequence[Mapping[str, Any]] | pa.Table) -> dict[str, np.
     missing = np.isnan(found["original_reward"].astype(np.float32))
     found["original_reward"] = np.where(missing, found["reward"], found["original_reward"])
     return found
+
+
+def completed(kind: str, table: pa.Table) -> pa.Table:
+    """A table of plain records as written before a column was added: what it lacks takes the column's default."""
+    for place, (name, (kind_, fill)) in enumerate(_PLAIN.get(kind, {}).items()):
+        if name not in table.column_names:
+            table = table.add_column(place, name, pa.array([fill] * table.num_rows, kind_))
+    return table
 
 
 def latest(kind: str, table: pa.Table) -> pa.Table:

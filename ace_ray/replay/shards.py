@@ -149,7 +149,8 @@ class ShardLog:
             except (OSError, pa.ArrowInvalid) as error:
                 self._set_aside(shard.file, str(error).splitlines()[0])
                 continue
-            tables.append((table if needed is None else table.select(needed)).replace_schema_metadata(None))
+            table = records.completed(kind, table) if needed is None else table.select(needed)
+            tables.append(table.replace_schema_metadata(None))
         if not tables:
             empty = records.schema(kind, self.identity.shape).remove_metadata().empty_table()
             return empty if needed is None else empty.select(needed)

@@ -117,6 +117,8 @@ class Critic:
                 rho_before=float(row["rho_before"]),
                 rho_after=after,
                 overloads=int(row["overloads"]),
+                rank=int(row["rank"]),
+                behind=float(row["behind"]),
             )
             steps.append(step)
         keys = key_steps(steps, self._critic)

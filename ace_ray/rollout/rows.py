@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ace_ray.agents.greedy import standing
 from ace_ray.grid.decision_env import DecisionEnv
 from ace_ray.grid.engine import Decision
 from ace_ray.grid.snapshot import Snapshot
@@ -83,6 +84,7 @@ def transition_row(
         decision, slot: what was offered and what was played.
         reward, terminated, truncated, info: as DecisionEnv.step returned them.
     """
+    rank, behind = standing(decision, slot)
     return {
         "id": id,
         "state_id": state_id,
@@ -98,5 +100,7 @@ def transition_row(
         "terminated": terminated,
         "truncated": truncated,
         "rho_max": max(info["rho_max"]),
+        "rank": rank,
+        "behind": behind,
         **more,
     }

@@ -72,5 +72,5 @@ def test_llm_eval() -> None:
 
 def test_llm_eval_critic() -> None:
     record = {"chronic": "a", "episode": "a-1", "model_name": "m", "adapter_version": 0, "shown": 1.0, "parsed": 1.0}
-    record |= {"edits": 2, "dropped": 0, "lowered": 1.0, "lowered_at_random": 0.5}
+    record |= {"edits": 2, "dropped": 0, "lowered": 1.0, "lowered_at_random": 0.5, "astray": False, "rules": {}}
     assert documented("`ace llm eval-critic") == list(critic_result([record], _settings(), "test"))

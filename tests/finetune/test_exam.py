@@ -1,21 +1,27 @@
 """The exam of a served model: scores by the comparator, on spaced held-out states, beside what needs no model."""
 
 import json
+import math
+import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from ace_ray.agents.fate import Fate, survival_regret, verdict
 from ace_ray.agents.refinement import Attempt
-from ace_ray.config.errors import GridMismatchError
+from ace_ray.config.errors import DataError, GridMismatchError
 from ace_ray.config.grid import CandidateSettings, CompareSettings, GridSettings
-from ace_ray.config.refine import LanguageSettings, RefineSettings
+from ace_ray.config.refine import CriticSettings, LanguageSettings, RefineSettings
 from ace_ray.config.run import RunSettings
 from ace_ray.evaluation.exam_result import FIELDS, critic_lines, critic_result, exam_lines, exam_result
-from ace_ray.finetune.critic_exam import CriticExam
+from ace_ray.finetune.critic_exam import RULES, CriticExam
+from ace_ray.finetune.critic_examples import LabelledEpisode, critic_example
 from ace_ray.finetune.exam import BASELINES, Exam, ExamState, exam_plan, read_states, score
 from ace_ray.finetune.label_files import META, write_rows
 from ace_ray.finetune.labels import Labeller
+from ace_ray.finetune.planting import plant, training_episodes
+from ace_ray.language.critic import EpisodeStep, critic_system, parse_critic
 from llm_service.errors import DeadlineExceeded
 from llm_service.fake import FakeClient
 
@@ -39,7 +45,7 @@ def folder(tmp_path_factory):
     labeller = Labeller(PLAN)
     (path / META).write_text(json.dumps(labeller.meta()))
     for index in range(3):
-        rows, _ = labeller.episode("validation", index)
+        rows = labeller.episode("validation", index)
         if rows:
             write_rows(path / f"labels-validation-{index:06d}.parquet", rows)
     return path
@@ -215,23 +221,81 @@ def planted(exam) -> tuple[CriticExam, ExamState, int]:
 
 def test_the_planted_episode_is_the_old_one_up_to_there_and_dies_as_the_replay_says(planted):
     exam, state, id = planted
-    visits, blackout, steps = exam.plant(state, id)
-    at = next(i for i, visit in enumerate(visits) if visit.snapshot.step == state.snapshot.step)
-    assert visits[at].snapshot == state.snapshot and visits[at].played == id
-    assert blackout and steps == state.snapshot.step + state.fates[id].steps
+    found = plant(exam.labeller, state.snapshot, id)
+    assert found.visits[found.at].snapshot == state.snapshot and found.visits[found.at].played == id
+    assert found.blackout and found.steps == state.snapshot.step + state.fates[id].steps
+    lived = plant(exam.labeller, state.snapshot, state.played)
+    assert lived.steps > found.steps
+
+
+def test_a_controller_that_goes_astray_plays_the_same_up_to_the_planted_decision_only(planted):
+    exam, state, _ = planted
+    straight, astray = (
+        plant(exam.labeller, state.snapshot, state.played, chance, np.random.default_rng(0)) for chance in (0.0, 1.0)
+    )
+    assert straight.at == astray.at
+    before = slice(0, straight.at + 1)
+    assert [v.played for v in straight.visits[before]] == [v.played for v in astray.visits[before]]
+    assert all(v.rank <= 1 for v in straight.visits[straight.at + 1 :])
+    assert any(v.rank > 1 for v in astray.visits[astray.at + 1 :])
+
+
+def test_a_snapshot_that_is_not_reached_cannot_be_planted_in(planted):
+    exam, state, id = planted
+    elsewhere = replace(state.snapshot, log=((0, (id,)), *state.snapshot.log))
+    assert plant(exam.labeller, elsewhere, id) is None
+
+
+def test_episodes_for_training_say_what_the_replays_said(planted):
+    exam, state, _ = planted
+    settings = CriticSettings()
+    found = list(training_episodes(exam.labeller, [state], settings, (0.0,), 0))
+    assert len({episode.edits for episode in found}) == len(found) >= 1
+    for episode in found:
+        ((number, level),) = episode.edits
+        assert episode.keys[number].step.step == state.snapshot.step
+        assert level == (1.0 if episode.survived else -2.0)
+        assert LabelledEpisode.from_json(episode.to_json()).edits == episode.edits
+        example = critic_example(episode, critic_system(settings))
+        said = parse_critic(example.reply, episode.keys, settings)
+        assert [(edit.id, edit.level) for edit in said.edits] == [(episode.keys[number].step.id, level)]
+    assert not list(training_episodes(exam.labeller, [replace(state, fates={0: state.fates[0]})], settings, (0.0,), 0))
 
 
 def test_a_critic_that_lowers_the_planted_step_is_told_from_one_that_does_not(planted):
     exam, state, _ = planted
 
-    def all_steps(level, count):
-        reply = {"analysis": "a", "steps": list(range(count)), "changes": [level] * count, "reasons": "r"}
-        return FakeClient([json.dumps(reply)])
+    def at_the_planted_one(level):
+        def answer(request):
+            shown = request.messages[-1]["content"]
+            number = int(re.search(rf"^(\d+): step {state.snapshot.step:,},", shown, re.MULTILINE)[1])
+            return json.dumps({"analysis": "a", "steps": [number], "changes": [level], "reasons": "r"})
 
-    (lower,) = exam.take(all_steps("-2K", 4), [state], progress=False)
-    (higher,) = exam.take(all_steps("+2K", 4), [state], progress=False)
-    assert lower["lowered"] <= lower["shown"] and higher["lowered"] == 0.0
-    assert higher["lowered_at_random"] == lower["lowered_at_random"] <= 0.5
+        return FakeClient(answer)
+
+    lower, *astray = exam.take(at_the_planted_one("-2K"), [state], progress=False)
+    higher, *_ = exam.take(at_the_planted_one("+2K"), [state], progress=False)
+    assert (lower["shown"], lower["lowered"], higher["lowered"]) == (1.0, 1.0, 0.0)
+    assert higher["lowered_at_random"] == lower["lowered_at_random"] <= 0.25
+    assert not lower["astray"] and all(record["astray"] for record in astray)
     found = critic_result([lower, {**higher, "key": "other"}], SETTINGS, "validation")
-    assert found["lowered"]["mean"] == pytest.approx(lower["lowered"] / 2)
-    assert found["edits"] == pytest.approx(lower["edits"]) and len(critic_lines(found)) == 6
+    assert found["lowered"]["mean"] == 0.5 and found["edits"] == 1.0 and found["astray"] == {"states": 0}
+    assert set(found["rules"]) == set(RULES) and len(critic_lines(found)) == 10
+
+
+def test_the_rules_name_one_step_each():
+    steps = [
+        EpisodeStep(i, i, "", "do nothing", 0.1, 0.9, after, 0, rank, behind)
+        for i, (after, rank, behind) in enumerate([(0.9, 7, 0.4), (0.95, 2, 0.1), (1.4, 1, 0.0), (math.nan, 1, 0.0)])
+    ]
+    assert {name: rule(steps).id for name, rule in RULES.items()} == {
+        "latest_off_best": 1,
+        "furthest_behind": 0,
+        "largest_rise": 2,
+    }
+    assert RULES["latest_off_best"](steps[2:]).id == 3
+
+
+def test_without_a_planted_decision_there_is_no_figure():
+    with pytest.raises(DataError, match="planted"):
+        critic_result([], SETTINGS, "validation")

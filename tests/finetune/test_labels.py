@@ -11,9 +11,18 @@ from ace_ray.config.grid import CandidateSettings, CompareSettings, GridSettings
 from ace_ray.finetune import labelling
 from ace_ray.finetune.decision_files import FILES, GATE, SEEDS, Tally, write_decision_files
 from ace_ray.finetune.gate import load_gate
-from ace_ray.finetune.label_files import labelled_case, pack, read_cases, read_rows, write_rows
+from ace_ray.finetune.label_files import (
+    labelled_case,
+    pack,
+    read_cases,
+    read_meta,
+    read_parquet,
+    read_rows,
+    write_rows,
+)
 from ace_ray.finetune.labelling import generate
 from ace_ray.finetune.labels import Labeller, LabelPlan
+from ace_ray.finetune.planted_files import plant_all
 from ace_ray.finetune.seeds import read_seeds
 from ace_ray.grid.environment import make_env
 from ace_ray.grid.snapshot import Snapshot
@@ -37,7 +46,7 @@ def labeller():
 def episode(labeller):
     """Index and rows of the first training episode that has a labelled decision."""
     for index in range(6):
-        found, _ = labeller.episode("train", index)
+        found = labeller.episode("train", index)
         if any(row["ids"] for row in found):
             return index, found
     raise AssertionError("no decision in six episodes")
@@ -71,7 +80,7 @@ def test_the_prompt_can_be_written_again_from_the_row_alone(rows):
 
 def test_an_episode_repeats(labeller, episode):
     index, rows = episode
-    again, _ = labeller.episode("train", index)
+    again = labeller.episode("train", index)
     keep = ("key", "ids", "survived", "steps", "returns", "case", "prompt")
     assert [[r[k] for k in keep] for r in again] == [[r[k] for k in keep] for r in rows]
 
@@ -191,3 +200,22 @@ def test_labelling_takes_the_split_that_lacks_more_and_stops_at_enough(tmp_path,
     assert (played.count("validation"), played.count("train")) == (GATE.enough, SEEDS.enough)
     assert set(played[-3:]) == {"train", "validation"}  # both grow together
     assert told["pivotal"] == "96/96"
+
+
+def test_planting_leaves_a_file_for_each_label_file_and_the_prompt_of_today(rows, labeller, tmp_path):
+    meta = labeller.meta()
+    (tmp_path / "meta.json").write_text(json.dumps({**meta, "critic_system": "as it was once"}))
+    doomed = [{**row, "survived": [False] * len(row["ids"])} for row in rows]
+    write_rows(tmp_path / "labels-train-000004.parquet", doomed)
+    write_rows(tmp_path / "labels-train-000005.parquet", rows)
+    write_rows(tmp_path / "planted-train-000005.parquet", [{"split": "train", "episode": "of an earlier call"}])
+    assert plant_all(tmp_path, GRID, processes=1, progress=False) == 1
+    assert read_parquet(tmp_path / "planted-train-000004.parquet") == []
+    assert read_meta(tmp_path) == json.loads(json.dumps(meta))
+
+
+def test_nothing_is_planted_in_labels_of_another_engine(labeller, tmp_path):
+    aged = {**labeller.meta(), "behaviour": []}
+    (tmp_path / "meta.json").write_text(json.dumps(aged))
+    with pytest.raises(DataError, match="acts otherwise"):
+        plant_all(tmp_path, GRID, processes=1, progress=False)

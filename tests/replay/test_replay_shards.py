@@ -224,3 +224,13 @@ def test_whatever_compaction_leaves_names_nothing_that_is_gone(tmp_path):
     whole, lines = verify(tmp_path)
     assert whole, lines
     assert found.read("transition").num_rows < 300
+
+
+def test_a_log_from_before_a_column_was_added_is_continued(tmp_path, monkeypatch):
+    with monkeypatch.context() as then:
+        then.delitem(records._TRANSITION, "rank")
+        write(tmp_path, [(0, 2)])
+    found = log(tmp_path)
+    found.append("transition", chain(2, 1, rank=3))
+    found.seal(3)
+    assert log(tmp_path).read("transition")["rank"].to_pylist() == [0, 0, 3]
