@@ -81,7 +81,13 @@ def make_parser() -> argparse.ArgumentParser:
     bench(
         "refiners",
         "train with refiner llm, search, random and off for the same decisions, and compare the policies",
-        _refiners,
+        _trained("refiners"),
+        settings=True,
+    )
+    bench(
+        "critics",
+        "train with the critic, with random edits and without, for the same decisions, and compare the policies",
+        _trained("critics"),
         settings=True,
     )
 
@@ -286,10 +292,13 @@ def _requests(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
 
 
-def _refiners(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--decisions", type=int, default=4000, help="decisions of each run (default: 4000)")
-    parser.add_argument("--scenarios", default="test:16", help=f"{SCENARIOS} (default: test:16)")
-    parser.add_argument("--prefix", default="refiners", help="names of the runs: PREFIX-llm, ... (default: refiners)")
+def _trained(prefix: str) -> Add:
+    def options(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--decisions", type=int, default=4000, help="decisions of each run (default: 4000)")
+        parser.add_argument("--scenarios", default="test:16", help=f"{SCENARIOS} (default: test:16)")
+        parser.add_argument("--prefix", default=prefix, help=f"names of the runs: PREFIX-llm, ... (default: {prefix})")
+
+    return options
 
 
 def _grids(parser: argparse.ArgumentParser) -> None:

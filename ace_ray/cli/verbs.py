@@ -6,12 +6,15 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ace_ray.config.errors import ConfigError, ResourceError, RunFolderError
 from ace_ray.config.grid import GridSettings
 from ace_ray.config.load import load_settings
 from ace_ray.config.run import RunSettings
+
+if TYPE_CHECKING:
+    from ace_ray.coevolution.trained_table import Varied
 
 
 def train(args: argparse.Namespace) -> int:
@@ -291,9 +294,22 @@ def bench_learner(args: argparse.Namespace) -> int:
 
 
 def bench_refiners(args: argparse.Namespace) -> int:
-    from ace_ray.coevolution.refiners_table import compare_refiners
+    from ace_ray.coevolution.trained_table import REFINERS
 
-    found = compare_refiners(
+    return _trained(args, REFINERS)
+
+
+def bench_critics(args: argparse.Namespace) -> int:
+    from ace_ray.coevolution.trained_table import CRITICS
+
+    return _trained(args, CRITICS)
+
+
+def _trained(args: argparse.Namespace, varied: "Varied") -> int:
+    from ace_ray.coevolution.trained_table import compare_trained
+
+    found = compare_trained(
+        varied,
         args.config,
         args.overrides,
         decisions=args.decisions,

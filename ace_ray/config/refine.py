@@ -29,7 +29,11 @@ class RefineSettings(Settings):
 class CriticSettings(Settings):
     """Bounded edits of key steps (methods.md §1.4)."""
 
-    enabled: bool = Field(True, description="ask the critic once D_LLM is full")
+    source: Literal["llm", "random", "off"] = Field(
+        "llm",
+        description="who edits rewards once D_LLM is full: the model; random: the model's edits, on key steps drawn at "
+        "random (for comparison); off: nobody",
+    )
     key_steps: Literal["lookback", "rho", "reward"] = Field(
         "lookback", description="key steps by look-back from a blackout, by change of max rho, or by |reward| (ACE)"
     )

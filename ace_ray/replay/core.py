@@ -76,7 +76,7 @@ class ReplayCore:
         self._memory: dict[int, None] = {}  # catalogue ids confirmed better, the latest last
         self._taken: dict[str, list[PendingRefinement]] = {}
         self._given: Counter[int] = Counter()
-        critic = settings.critic.enabled and refine.refiner != "off"
+        critic = settings.critic.source != "off" and refine.refiner != "off"
         self._episodes = FollowedEpisodes(refine.lookback, settings.critic.every if critic else 0, settings.seed)
         self._compacted = 0
         self._restore()

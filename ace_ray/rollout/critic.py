@@ -13,9 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from ace_ray.agents.rebuild import Rebuilder
 from ace_ray.config.refine import CriticSettings, LanguageSettings
-from ace_ray.language.critic import EpisodeStep, KeyStep, critic_messages, key_steps, parse_critic
+from ace_ray.language.critic import Edit, EpisodeStep, KeyStep, critic_messages, key_steps, parse_critic
 from ace_ray.language.describe import action_text, when_text
 from ace_ray.language.schema import CRITIC_SCHEMA
 from ace_ray.replay.episodes import snapshots_of
@@ -89,6 +91,8 @@ class Critic:
         except (DeadlineExceeded, Refused) as error:
             return replace(result, error="deadline" if isinstance(error, DeadlineExceeded) else "refused")
         said = parse_critic(reply.text, keys, self._critic)
+        if self._critic.source == "random":
+            said = replace(said, edits=self._elsewhere(said.edits, keys))
         edits = [
             {
                 "transition_id": edit.id,
@@ -102,6 +106,11 @@ class Critic:
             for edit in said.edits
         ]
         return replace(result, edits=edits, dropped=said.dropped, error=said.error or "")
+
+    def _elsewhere(self, edits: Sequence[Edit], keys: Sequence[KeyStep]) -> tuple[Edit, ...]:
+        """The same changes on key steps drawn at random, each at most once."""
+        drawn = np.random.default_rng(self._seed()).permutation(len(keys))[: len(edits)]
+        return tuple(replace(edit, id=keys[i].step.id) for edit, i in zip(edits, drawn, strict=True))
 
     def _keys(self, rows: Sequence[Mapping[str, Any]]) -> list[KeyStep]:
         steps = []

@@ -80,7 +80,7 @@ class RefinerLoop:
             facts = facts_of(self._env, engine.security.lines, settings.grid)
             actor = Actor(engine.catalogue, facts, settings.language)
             proposer = LanguageProposer(client, actor, settings.language, int(rng.integers(2**31)))
-            if settings.critic.enabled:
+            if settings.critic.source != "off":
                 seed = lambda: int(rng.integers(2**31))  # noqa: E731
                 self._critic = Critic(client, comparator.rebuilder, settings.critic, settings.language, seed)
         self._refiner = Refiner(

@@ -32,7 +32,8 @@ ALL = list(commands(make_parser()))
 WANTED = (
     "train evaluate compare finetune report export doctor|llm build-embedded|llm serve|llm ask|llm eval|"
     "llm eval-critic|"
-    "replay show|replay verify|bench screen|bench rollout|bench llm|bench learner|bench refiners|bench grids|"
+    "replay show|replay verify|bench screen|bench rollout|bench llm|bench learner|bench refiners|bench critics|"
+    "bench grids|"
     "runs list|cluster start|cluster stop|cluster status"
 )
 

@@ -51,7 +51,7 @@ def test_numbers_with_an_exponent_need_no_dot(tmp_path: Path) -> None:
 
 
 def test_true_and_false_stay_what_they_are(tmp_path: Path) -> None:
-    assert load_settings([profile(tmp_path, "critic: {enabled: false}")]).critic.enabled is False
+    assert load_settings([profile(tmp_path, "finetune: {enabled: false}")]).finetune.enabled is False
     assert load_settings(overrides=["refine.seed_queue=true"]).refine.seed_queue is True
 
 

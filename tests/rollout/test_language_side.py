@@ -135,6 +135,22 @@ def test_the_critic_edits_key_decisions_within_its_bounds(rebuilder, episode):
     assert f"{episode[-1]['step'] + episode[-1]['k']} steps" in shown
 
 
+def test_random_edits_are_the_models_own_on_other_key_steps(rebuilder, episode):
+    text = json.dumps({"analysis": "a", "steps": [0, 1, 2], "changes": ["-2K", "+K", "-K"], "reasons": "r"})
+    ids = {row["id"] for row in episode}
+    drawn = set()
+    for seed in range(20):
+        critic = Critic(
+            FakeClient([text]), rebuilder, CriticSettings(source="random"), LanguageSettings(), lambda s=seed: s
+        )
+        edits = critic.judge(episode).edits
+        assert [edit["delta"] for edit in edits] == pytest.approx([-0.4, 0.2, -0.2])
+        steps = tuple(edit["transition_id"] for edit in edits)
+        assert len(set(steps)) == 3 and set(steps) <= ids
+        drawn.add(steps)
+    assert len(drawn) > 5
+
+
 def test_the_critics_words_are_those_of_the_state_in_which_the_action_was_played(rebuilder, episode, engine):
     from ace_ray.language.describe import action_text
     from ace_ray.replay.episodes import snapshots_of

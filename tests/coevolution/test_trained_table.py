@@ -1,4 +1,4 @@
-"""The comparison of refiners: what is trained how, what is not trained again, and what the table and counts rest on.
+"""The comparison of trained policies: what is trained how and what not again, what table and counts rest on.
 
 Training itself is replaced by runs as it would leave them: a policy, a replay log and the run's record.
 """
@@ -8,8 +8,8 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from ace_ray.coevolution import refiners_table
-from ace_ray.coevolution.refiners_table import REFINERS, compare_refiners
+from ace_ray.coevolution import trained_table
+from ace_ray.coevolution.trained_table import CRITICS, REFINERS, Varied, compare_trained
 from ace_ray.config.errors import WorkerError
 from ace_ray.config.grid import CandidateSettings, GridSettings
 from ace_ray.grid.engine import DecisionEngine
@@ -59,32 +59,32 @@ def engine():
 def trainings(tmp_path, engine, monkeypatch):
     monkeypatch.delenv("ACE_RUNS", raising=False)
     found = Trainings(tmp_path, engine)
-    monkeypatch.setattr(refiners_table.subprocess, "run", found)
+    monkeypatch.setattr(trained_table.subprocess, "run", found)
     return found
 
 
-def compared(root, said, **changes):
+def compared(root, said, varied=REFINERS, **changes):
     overrides = [f"runs_root={root}", "evaluation.processes=1", "refine.rounds=3", *SIZES]
     options = {"decisions": 400, "scenarios": "test:1;steps=200", "prefix": "t", "say": said.append}
-    return compare_refiners([], overrides, **(options | changes))
+    return compare_trained(varied, [], overrides, **(options | changes))
 
 
 def test_four_refiners_on_equal_terms_and_a_table_of_their_policies(tmp_path, trainings):
     said = []
     table = compared(tmp_path, said)
     asked = [{word for word in command if "=" in word} for command in trainings.commands]
-    own = [{f"refine.refiner={refiner}", f"name=t-{refiner}"} for refiner in REFINERS]
+    own = [{f"refine.refiner={refiner}", f"name=t-{refiner}"} for refiner in REFINERS.values]
     assert all(mine <= words for mine, words in zip(own, asked, strict=True))
     (common,) = {frozenset(words - mine) for words, mine in zip(asked, own, strict=True)}
     assert {"budget.decisions=400", "budget.minutes=null", "refine.proposals=3", "refine.rounds=3"} <= common
 
-    assert [one.agent for one in table.evaluations] == ["greedy", *REFINERS] and table.reference == "off"
+    assert [one.agent for one in table.evaluations] == ["greedy", *REFINERS.values] and table.reference == "off"
     greedy, *policies = table.evaluations
     assert len({one.episodes for one in policies}) == 1, "one policy, whatever refiner is said to have made it"
     assert policies[0].episodes != greedy.episodes
     assert {one.survival.mean for one in table.comparisons if one.b != "greedy"} == {0.0}
     counts = json.loads((tmp_path / "t-table" / "refinements.json").read_text())
-    assert {refiner: counts[refiner]["accepted"] for refiner in REFINERS} == ACCEPTED
+    assert {refiner: counts[refiner]["accepted"] for refiner in REFINERS.values} == ACCEPTED
     assert json.loads((tmp_path / "t-table" / "table.json").read_text())["reference"] == "off"
     assert "search: 400 decisions, 100 updates in 2.0 min; refinements asked 2" in said[1]
     assert str(tmp_path / "t-table") in said[-1]
@@ -92,13 +92,24 @@ def test_four_refiners_on_equal_terms_and_a_table_of_their_policies(tmp_path, tr
 
 def test_a_failed_run_is_named_and_the_next_call_resumes_it_alone(tmp_path, trainings):
     trainings.fails = "search"
+    two = Varied("refine.refiner", ("search", "off"))
     with pytest.raises(WorkerError, match="t-search") as failed:
-        compared(tmp_path, [], refiners=("search", "off"))
+        compared(tmp_path, [], two)
     assert str(tmp_path / "t-search" / "train.log") in failed.value.remedy
     assert len(trainings.commands) == 1, "no other run is begun after a failure"
     trainings.fails = None
-    compared(tmp_path, [], refiners=("search", "off"), scenarios="test:1;steps=20")
+    compared(tmp_path, [], two, scenarios="test:1;steps=20")
     _, again, other = trainings.commands
     assert again == ["--resume", str(tmp_path / "t-search")] and "name=t-off" in other
-    compared(tmp_path, [], refiners=("search", "off"), scenarios="test:1;steps=20")
+    compared(tmp_path, [], two, scenarios="test:1;steps=20")
     assert len(trainings.commands) == 3, "finished runs are not trained again"
+
+
+def test_three_critics_on_equal_terms(tmp_path, trainings):
+    table = compared(tmp_path, [], CRITICS)
+    asked = [{word for word in command if "=" in word} for command in trainings.commands]
+    own = [{f"critic.source={source}", f"name=t-{source}"} for source in ("llm", "random", "off")]
+    assert all(mine <= words for mine, words in zip(own, asked, strict=True))
+    (common,) = {frozenset(words - mine) for words, mine in zip(asked, own, strict=True)}
+    assert {"critic.every=1", "budget.decisions=400"} <= common
+    assert [one.agent for one in table.evaluations] == ["greedy", "llm", "random", "off"]

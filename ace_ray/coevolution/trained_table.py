@@ -1,4 +1,4 @@
-"""What the language model is worth: the same run with `refine.refiner` llm, search, random and off.
+"""What refinement, or the critic, is worth: the same run with each value of one setting.
 
 Every run starts from the same seed and settings and ends after the same number of decisions; a search or random
 refinement spends as many replays as the model has rounds (`refine.proposals` = `refine.rounds`). The trained policies
@@ -10,52 +10,71 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ace_ray.coevolution.run_folder import ABOUT, read_about, runs_root
 from ace_ray.config.errors import WorkerError
 from ace_ray.config.load import load_settings
+from ace_ray.evaluation.charts import curves
 from ace_ray.evaluation.evaluate import evaluate_all
+from ace_ray.evaluation.report import read_events
 from ace_ray.evaluation.tables import Table, table
 from ace_ray.replay.inspect import summary
 
 log = logging.getLogger(__name__)
 
-REFINERS = ("llm", "search", "random", "off")
+
+@dataclass(frozen=True)
+class Varied:
+    """A setting and the values that are compared; the last one is what the others are compared with.
+
+    Attributes:
+        always: overrides of every run, before those that are given.
+    """
+
+    setting: str
+    values: tuple[str, ...]
+    always: tuple[str, ...] = ()
 
 
-def compare_refiners(
+REFINERS = Varied("refine.refiner", ("llm", "search", "random", "off"))
+CRITICS = Varied("critic.source", ("llm", "random", "off"), ("critic.every=1",))
+
+
+def compare_trained(
+    varied: Varied,
     profiles: Sequence[Path | str],
     overrides: Sequence[str],
     *,
     decisions: int,
     scenarios: str,
-    prefix: str = "refiners",
-    refiners: Sequence[str] = REFINERS,
+    prefix: str,
     say: Callable[[str], None] = log.info,
 ) -> Table:
-    """Trains once with each refiner and compares the policies.
+    """Trains once with each value and compares the policies.
 
-    Runs lie under the runs root as `<prefix>-<refiner>`; one that is finished already is not trained again, an
-    interrupted one is resumed. Table and counts are written to `<runs_root>/<prefix>-table/`.
+    Runs lie under the runs root as `<prefix>-<value>`; one that is finished already is not trained again, an
+    interrupted one is resumed. Table, counts and learning curves (survival in training) are written to
+    `<runs_root>/<prefix>-table/`.
 
     Args:
+        varied: the setting, `REFINERS` or `CRITICS`.
         profiles, overrides: as for `ace train`.
         decisions: collected by each run.
         scenarios: played by each trained policy.
         prefix: of the names of the runs.
-        refiners: which to compare; the last one is what the others are compared with.
         say: gets one line a result.
 
     Returns:
-        The policies on the same scenarios, each against that of the last refiner.
+        The policies on the same scenarios, each against that of the last value.
 
     Raises:
         WorkerError: a training run failed; its log is named.
     """
     rounds = load_settings(profiles, overrides).refine.rounds
     common = [
+        *varied.always,
         *overrides,
         f"refine.proposals={rounds}",
         f"budget.decisions={decisions}",
@@ -64,23 +83,34 @@ def compare_refiners(
     ]
     settings = load_settings(profiles, common)
     root = runs_root(settings)
-    for refiner in refiners:
-        _train(root / f"{prefix}-{refiner}", [*map(str, profiles)], [*common, f"refine.refiner={refiner}"])
-        say(_counts(root / f"{prefix}-{refiner}", refiner))
+    runs = {value: root / f"{prefix}-{value}" for value in varied.values}
+    for value, run in runs.items():
+        _train(run, [*map(str, profiles)], [*common, f"{varied.setting}={value}"])
+        say(_counts(run, value))
     found = evaluate_all(
-        ["greedy", *(f"policy:{root / f'{prefix}-{refiner}'}" for refiner in refiners)],
+        ["greedy", *(f"policy:{run}" for run in runs.values())],
         scenarios,
         settings.grid,
         processes=settings.evaluation.processes,
     )
-    names = ["greedy", *refiners]
-    result = table([replace(one, agent=name) for one, name in zip(found, names, strict=True)], reference=refiners[-1])
+    names = ["greedy", *runs]
+    reference = varied.values[-1]
+    result = table([replace(one, agent=name) for one, name in zip(found, names, strict=True)], reference=reference)
     folder = root / f"{prefix}-table"
     result.save(folder)
-    counts = {refiner: summary(root / f"{prefix}-{refiner}" / "replay")["refinement"] for refiner in refiners}
+    counts = {value: _refinement(run) for value, run in runs.items()}
     (folder / "refinements.json").write_text(json.dumps(counts, indent=1) + "\n")
+    learned = [(value, read_events(run / "metrics").get("ace_survival", [])) for value, run in runs.items()]
+    drawn = [line for line in learned if line[1]]
+    if drawn:
+        (folder / "survival.svg").write_text(curves(f"survival in training, by {varied.setting}", "decisions", drawn))
     say(f"written to {folder}")
     return result
+
+
+def _refinement(run: Path) -> dict[str, object]:
+    found = summary(run / "replay")
+    return {**found["refinement"], "edits": found["edits"]}
 
 
 def _train(folder: Path, profiles: Sequence[str], overrides: Sequence[str]) -> None:
@@ -101,11 +131,11 @@ def _train(folder: Path, profiles: Sequence[str], overrides: Sequence[str]) -> N
         )
 
 
-def _counts(folder: Path, refiner: str) -> str:
-    about = read_about(folder)
-    refinement = summary(folder / "replay")["refinement"]
+def _counts(folder: Path, value: str) -> str:
+    about, found = read_about(folder), summary(folder / "replay")
+    refinement = found["refinement"]
     return (
-        f"{refiner}: {about['decisions']} decisions, {about['updates']} updates in {about['seconds'] / 60:.1f} min; "
+        f"{value}: {about['decisions']} decisions, {about['updates']} updates in {about['seconds'] / 60:.1f} min; "
         f"refinements asked {refinement['asked']}, salvageable {refinement['salvageable']}, "
-        f"accepted {refinement['accepted']}, rounds {refinement['rounds']}"
+        f"accepted {refinement['accepted']}, rounds {refinement['rounds']}; edits by the critic {found['edits']}"
     )
