@@ -27,7 +27,8 @@ if TYPE_CHECKING:  # so that critic texts can be written where only numpy is ins
     from ace_ray.config.refine import CriticSettings
 
 _BRACKETS = re.compile(r"\[([^\[\]{}]*)\]")
-_FACTOR = {"-2K": -2.0, "-K": -1.0, "+K": 1.0, "+2K": 2.0, "2K": 2.0, "K": 1.0}
+_MINUS = str.maketrans("\u2212\u2013", "--")  # a minus sign and a dash, which models write for the hyphen
+_FACTOR = {"-2K": -2.0, "-K": -1.0, "+K": 1.0, "+2K": 2.0, "2K": 2.0, "K": 1.0, "-1K": -1.0, "+1K": 1.0, "1K": 1.0}
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,7 @@ def _lists(text: str, scale: float) -> tuple[list[Any], list[Any], str] | None:
 def _level(change: Any, scale: float) -> float | None:
     """A change as a multiple of K out of {-2, -1, 1, 2}, None if it is not in the set."""
     if isinstance(change, str):
-        text = change.replace(" ", "").upper()
+        text = change.replace(" ", "").translate(_MINUS).upper()
         if text in _FACTOR:
             return _FACTOR[text]
         try:

@@ -163,9 +163,12 @@ def test_lists_in_prose_are_read():
         "Lines [3, 5] were hot after [2]. So steps [1, 4], changes ['-2K', '+K'], as line [3] tripped.",
         'The steps are {"steps": [1, 4], "changes": ["-2K", "+K"]} (see line [3]).',
         "**Indices**: [1, 4]\n**Adjustments**: [ -0.4 , 0.2 ]\n[4] relieved line [5]",
+        '```json\n{"analysis": "a [b]", "steps": [1, 4], "changes": ["-2K", "+K"], "reasons": "[4]"}\n```\nSo be it.',
+        "Indices: [1, 4]\nAdjustments: [\u22120.4, +0.2]",
+        "Steps: [1, 4]. Changes: [\u20132K, +1K].",
     ],
 )
-def test_other_brackets_in_the_prose_are_not_the_lists(text):
+def test_the_lists_are_found_in_prose_fences_and_with_other_minus_signs(text):
     found = parse_critic(text, KEYS, SETTINGS)
     assert [(e.id, e.level) for e in found.edits] == [(101, -2.0), (104, 1.0)] and found.dropped == 0
 

@@ -1,0 +1,70 @@
+"""The critic's training examples: prompt and reply are those of the running system, and the reply can be read off."""
+
+import json
+import re
+
+import jsonschema
+import numpy as np
+import pytest
+
+from ace_ray.config.refine import CriticSettings
+from ace_ray.finetune.critic_examples import LabelledEpisode, critic_example, synthetic_episode
+from ace_ray.language.critic import critic_messages, critic_system, parse_critic
+from ace_ray.language.schema import CRITIC_SCHEMA, KEY_STEPS
+
+pytestmark = pytest.mark.unit
+SETTINGS = CriticSettings()
+
+
+def drawn(count):
+    return [synthetic_episode(np.random.default_rng(seed)) for seed in range(count)]
+
+
+def test_an_example_has_the_prompt_of_the_running_critic_and_a_reply_within_the_schema():
+    for episode in drawn(50):
+        example = critic_example(episode, critic_system(SETTINGS))
+        assert example.messages == critic_messages(
+            episode.keys,
+            SETTINGS,
+            survived=episode.survived,
+            steps_played=episode.steps_played,
+            decisions=episode.decisions,
+            total=episode.total,
+        )
+        jsonschema.validate(json.loads(example.reply), CRITIC_SCHEMA)
+        said = parse_critic(example.reply, episode.keys, SETTINGS)
+        wanted = [(episode.keys[number].step.id, level) for number, level in episode.edits]
+        assert [(edit.id, edit.level) for edit in said.edits] == wanted and said.dropped == 0
+        assert len(episode.keys) <= KEY_STEPS
+
+
+def test_the_reply_lists_the_decisions_that_the_prompt_shows_behind_the_best():
+    for episode in drawn(50):
+        example = critic_example(episode, "")
+        shown = re.findall(r"^(\d+): .* behind\)", example.messages[1]["content"], re.MULTILINE)
+        said = json.loads(example.reply)["analysis"].split("Not the best by prediction: ")[1]
+        assert said == f"{', '.join(shown) or 'none'}."
+
+
+def test_before_a_blackout_one_decision_that_was_not_the_best_is_lowered_and_nothing_else():
+    lost = [episode for episode in drawn(200) if not episode.survived]
+    assert len(lost) > 100
+    for episode in lost:
+        ((number, level),) = episode.edits
+        assert level == -2.0 and episode.keys[number].step.off_best
+    last = [max(i for i, key in enumerate(e.keys) if key.step.off_best) == e.edits[0][0] for e in lost]
+    assert 0.3 < np.mean(last) < 0.95, "neither always nor never the last one that was not the best"
+
+
+def test_what_is_raised_in_an_episode_that_lasted_was_the_best_and_a_relief():
+    raised = [episode for episode in drawn(300) if episode.survived and episode.edits]
+    assert raised
+    for episode in raised:
+        ((number, level),) = episode.edits
+        step = episode.keys[number].step
+        assert level == 1.0 and not step.off_best and step.rho_before - step.rho_after > 0.1
+
+
+def test_an_episode_is_kept_as_json():
+    for episode in (e for e in drawn(30) if e.survived):  # a blackout's last loading is nan, which equals nothing
+        assert LabelledEpisode.from_json(episode.to_json()) == episode
