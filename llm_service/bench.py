@@ -1,8 +1,9 @@
 """`ace bench llm`: the whole way (client, Ray Serve, engine) against vLLM's own offline `LLM.generate`.
 
 Both get the same prompts, grammar and limits, with the base model and with an adapter version. Both engines are up for
-the whole measurement and work in turns, so that what else the machine does meets both: the ratio is what the service
-costs.
+the whole measurement and work in turns, now this one first and now that one, so that what else the machine does meets
+both: the ratio of two neighbours is what the service costs. On a busy machine even that is rough; the CPU time that
+both took for the same work hardly depends on it.
 """
 
 import multiprocessing
@@ -14,6 +15,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from llm_service import service
 from llm_service.adapters import AdapterRef
@@ -35,9 +38,10 @@ Waves = Sequence[Sequence[Messages]]
 
 @dataclass(frozen=True)
 class Speed:
-    """One repetition: wall time, and tokens read and written."""
+    """One repetition: wall time, CPU time of all processes that took part, and tokens read and written."""
 
     seconds: float
+    cpu_s: float
     requests: int
     prompt_tokens: int
     reply_tokens: int
@@ -99,23 +103,26 @@ def measure_service(
         )
         directory = check_model(engine)
         version = None
-        if engine.adapters != "off":
+        if engine.versions != "off":
             version = random_adapter(directory, Path(folder) / "adapters", min(16, engine.max_lora_rank))
         asked = _Asked([_numbered(chats, wave, requests) for wave in range(repeats)], schema, tokens, version)
         through, alone, batch, model = _both_ways(settings, asked, Path(folder) / "merged")
-    ways = {"service": _summary(through), "offline": _summary(alone)}
-    ratios = {who: ways["service"][who]["tokens_per_s"] / ways["offline"][who]["tokens_per_s"] for who in through}
+    ratios = {who: _ratios(through[who], alone[who]) for who in through}
+    answered = "base" if version is None else "version"
     return {
         "model": model,
         "device": engine.device,
-        "adapters": engine.adapters,
+        "adapters": engine.versions,
         "requests": requests,
         "tokens": tokens,
         "repeats": repeats,
         "mean_batch": batch,
-        **ways,
-        "ratio": ratios["base" if version is None else "version"],
-        "ratio_base": ratios["base"],
+        "service": _summary(through),
+        "offline": _summary(alone),
+        "ratio": statistics.median(ratios[answered]),
+        "ratio_base": statistics.median(ratios["base"]),
+        "ratios": ratios,
+        "ratio_cpu": _cpu_per_token(alone[answered]) / _cpu_per_token(through[answered]),
     }
 
 
@@ -136,7 +143,12 @@ def speed_lines(result: Mapping[str, Any]) -> list[str]:
     if "version" in result["service"]:
         share = result["service"]["version"]["tokens_per_s"] / result["service"]["base"]["tokens_per_s"]
         lines.append(f"  a version runs at {share:.2f} of the base model's speed")
-    return [*lines, f"  ratio {result['ratio']:.2f} (base model {result['ratio_base']:.2f})"]
+    ratios = result["ratios"]["version" if "version" in result["service"] else "base"]
+    return [
+        *lines,
+        f"  ratio {result['ratio']:.2f}, the median of {len(ratios)} ({min(ratios):.2f} to {max(ratios):.2f}); "
+        f"{result['ratio_cpu']:.2f} by CPU time; base model {result['ratio_base']:.2f}",
+    ]
 
 
 def _numbered(chats: Sequence[Messages], wave: int, count: int) -> list[Messages]:
@@ -159,14 +171,22 @@ def _summary(speeds: Speeds) -> dict[str, dict[str, float]]:
     }
 
 
+def _ratios(through: Sequence[Speed], alone: Sequence[Speed]) -> list[float]:
+    """Of each repetition; its two ways were measured one after the other."""
+    return [ours.tokens_per_s / theirs.tokens_per_s for ours, theirs in zip(through, alone, strict=True)]
+
+
+def _cpu_per_token(speeds: Sequence[Speed]) -> float:
+    return sum(run.cpu_s for run in speeds) / sum(run.reply_tokens for run in speeds)
+
+
 def _both_ways(settings: ServiceSettings, asked: _Asked, folder: Path) -> tuple[Speeds, Speeds, float, str]:
     """Speeds through the service and alone, mean batch, and the model's name."""
     import ray
     from ray import serve
 
     versions = asked.by_version()
-    through: Speeds = {who: [] for who in versions}
-    alone: Speeds = {who: [] for who in versions}
+    speeds: tuple[Speeds, Speeds] = {who: [] for who in versions}, {who: [] for who in versions}
     gpus = float(settings.engine.tensor_parallel) if settings.engine.device == "cuda" else 0.0
     # A process of its own: vLLM reads threads and the rest from the environment before its first import.
     ray.init(address="local", num_cpus=_CPUS, include_dashboard=False, log_to_driver=False)
@@ -175,37 +195,48 @@ def _both_ways(settings: ServiceSettings, asked: _Asked, folder: Path) -> tuple[
             ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent) as pool,
             service.deployed("bench", None, settings, replicas=1, cpus=_CPUS / 4, gpus=gpus) as client,
         ):
+            replica = psutil.Process(client.report().pid)
+            processes = [psutil.Process(), replica, *replica.children(recursive=True)]
 
             def ask(chats: Sequence[Messages], tokens: int, who: str) -> Speed:
-                begun = time.perf_counter()
+                begun, cpu_begun = time.perf_counter(), _cpu_s(processes)
                 answers = client.ask_all(
                     chats, schema=asked.schema, max_tokens=tokens, deadline_s=_DEADLINE_S, adapter=versions[who]
                 )
-                return _speed(answers, time.perf_counter() - begun)
+                return _speed(answers, time.perf_counter() - begun, _cpu_s(processes) - cpu_begun)
+
+            def alone(chats: Sequence[Messages], tokens: int, who: str) -> Speed:
+                return pool.submit(_Offline.generate, chats, tokens, who).result()
 
             pool.submit(_Offline.start, settings.engine, asked, folder).result()
-            for who in versions:  # an engine's first request is slow, and so is a version's
-                ask(_WARM_UP, 4, who)
-                pool.submit(_Offline.generate, _WARM_UP, 4, who).result()
+            turns = [(ask, speeds[0]), (alone, speeds[1])]
             for chats in asked.waves:
                 for who in versions:
-                    through[who].append(ask(chats, asked.tokens, who))
-                    alone[who].append(pool.submit(_Offline.generate, chats, asked.tokens, who).result())
+                    for way, measured in turns:
+                        way(_WARM_UP, 1, who)  # the first request of an engine is slow, and so is a version's
+                        measured[who].append(way(chats, asked.tokens, who))
+                turns.reverse()
             report = client.report()
         serve.shutdown()
     finally:
         ray.shutdown()
-    return through, alone, report.mean_batch, report.model
+    return *speeds, report.mean_batch, report.model
 
 
-def _speed(answers: Sequence[Reply | LLMServiceError], seconds: float) -> Speed:
+def _cpu_s(processes: Sequence[psutil.Process]) -> float:
+    """CPU seconds of these processes so far, without their children's."""
+    times = [process.cpu_times() for process in processes]
+    return sum(t.user + t.system for t in times)
+
+
+def _speed(answers: Sequence[Reply | LLMServiceError], seconds: float, cpu_s: float) -> Speed:
     replies = []
     for answer in answers:
         if isinstance(answer, LLMServiceError):
             raise answer
         replies.append(answer)
     read, written = sum(reply.prompt_tokens for reply in replies), sum(reply.reply_tokens for reply in replies)
-    return Speed(seconds, len(replies), read, written)
+    return Speed(seconds, cpu_s, len(replies), read, written)
 
 
 class _Offline:
@@ -219,7 +250,7 @@ class _Offline:
 
     @classmethod
     def generate(cls, chats: Sequence[Messages], tokens: int, who: str) -> Speed:
-        return cls._one._generate(chats, tokens, cls._one._prepared(who))
+        return cls._one._generate(chats, tokens, who, cls._one._prepared(who))
 
     def __init__(self, settings: EngineSettings, asked: _Asked, folder: Path) -> None:
         from llm_service.engine import engine_arguments, set_environment
@@ -229,7 +260,7 @@ class _Offline:
 
         self._settings, self._asked, self._folder = settings, asked, folder
         self._llm = LLM(**engine_arguments(settings, str(settings.model_dir())))
-        if settings.adapters == "merged" and asked.version is not None:
+        if settings.versions == "merged" and asked.version is not None:
             merge(settings.model_dir(), Path(asked.version.path), folder)
 
     def _prepared(self, who: str) -> Any:
@@ -237,30 +268,31 @@ class _Offline:
         from vllm.lora.request import LoRARequest
 
         version = self._asked.by_version()[who]
-        if self._settings.adapters == "merged":
+        if self._settings.versions == "merged":
             weights = self._folder if version is not None else self._settings.model_dir()
             self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(weights)})
-            self._llm.reset_prefix_cache()
         elif version is not None:
             return LoRARequest(version.name, 1, version.path)
         return None
 
-    def _generate(self, chats: Sequence[Messages], tokens: int, lora: Any) -> Speed:
+    def _generate(self, chats: Sequence[Messages], tokens: int, who: str, lora: Any) -> Speed:
         from vllm import SamplingParams, TokensPrompt
         from vllm.sampling_params import StructuredOutputsParams
 
         grammar = StructuredOutputsParams(json=self._asked.schema, disable_any_whitespace=True)
         sampling = SamplingParams(max_tokens=tokens, temperature=0.0, structured_outputs=grammar)
         tokenizer = self._llm.get_tokenizer()
-        begun = time.perf_counter()
+        begun, cpu_begun = time.perf_counter(), time.process_time()
         # Tokens, not text: with an adapter vLLM would look for a tokenizer of the adapter's own for every prompt.
         prompts: list[Any] = []
         for chat in chats:
             text = tokenizer.apply_chat_template(
                 list(chat), add_generation_prompt=True, tokenize=False, **self._settings.chat_template_kwargs
             )
-            prompts.append(TokensPrompt(prompt_token_ids=tokenizer(text, add_special_tokens=False)["input_ids"]))
+            tokens_of = tokenizer(text, add_special_tokens=False)["input_ids"]
+            prompts.append(TokensPrompt(prompt_token_ids=tokens_of, cache_salt=who))
         outputs = self._llm.generate(prompts, sampling, lora_request=lora, use_tqdm=False)
-        seconds = time.perf_counter() - begun
+        seconds, cpu_s = time.perf_counter() - begun, time.process_time() - cpu_begun
         read = sum(len(output.prompt_token_ids or ()) for output in outputs)
-        return Speed(seconds, len(outputs), read, sum(len(output.outputs[0].token_ids) for output in outputs))
+        written = sum(len(output.outputs[0].token_ids) for output in outputs)
+        return Speed(seconds, cpu_s, len(outputs), read, written)

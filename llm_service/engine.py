@@ -86,7 +86,7 @@ class Engine:
         if not getattr(self._tokenizer, "chat_template", None):
             await self.stop()
             raise ModelError(f"{directory} has no chat template", "take an instruct model, or add chat_template.jinja")
-        if self.settings.adapters == "merged":
+        if self.settings.versions == "merged":
             self._versions = MergedVersions(self.settings, directory, self.fingerprint, self._reload)
         else:
             self._versions = LoraVersions(self.settings, self._llm, self.fingerprint)
@@ -167,7 +167,7 @@ class Engine:
                 f"request of {size} bytes is above {self.settings.max_request_bytes}",
                 "shorten it or raise engine.max_request_bytes",
             )
-        if request.adapter is not None and self.settings.adapters == "off":
+        if request.adapter is not None and self.settings.versions == "off":
             raise Refused(
                 f"adapter {request.adapter.name} was asked of an engine without adapters",
                 "set engine.adapters to lora or merged",
@@ -350,7 +350,7 @@ def engine_arguments(settings: EngineSettings, directory: str) -> dict[str, Any]
         "generation_config": "vllm",  # sampling is what the request says, not what the model's directory suggests
         "disable_log_stats": True,  # vLLM's own loggers; the batch meter is given apart
     }
-    if settings.adapters == "lora":
+    if settings.versions == "lora":
         arguments |= {
             "enable_lora": True,
             "max_loras": settings.max_loras,

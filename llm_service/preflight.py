@@ -51,7 +51,7 @@ def check_memory(settings: EngineSettings, directory: Path) -> None:
     if settings.device != "cpu":
         return  # vLLM checks the GPU's memory itself, by gpu_memory_utilization
     weights = sum(path.stat().st_size for path in directory.glob("*.safetensors")) / _GIB
-    if settings.adapters == "merged":
+    if settings.versions == "merged":
         weights *= 2  # while a version is merged, a second copy is in memory
     need = weights + settings.kv_cache_gib + _PROCESS_GIB
     free = available_memory() / _GIB

@@ -26,9 +26,10 @@ class EngineSettings(_Settings):
     max_num_seqs: int = Field(32, ge=1, description="requests that the engine runs in one batch at most")
     max_queued: int = Field(64, ge=1, description="requests inside the engine (running and waiting); more are refused")
     max_request_bytes: int = Field(65_536, ge=256, description="UTF-8 bytes of messages and schema; more are refused")
-    adapters: Literal["lora", "merged", "off"] = Field(
-        "lora",
-        description="versions beside the base model, one at a time merged into its weights (faster on a CPU), or none",
+    adapters: Literal["auto", "lora", "merged", "off"] = Field(
+        "auto",
+        description="versions beside the base model (lora), one at a time merged into its weights, or none; auto: what "
+        "is faster, merged on a CPU and lora on a GPU",
     )
     max_loras: int = Field(4, ge=1, description="distinct adapter versions in the engine at once (two a role)")
     max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = Field(16, description="largest rank of an adapter")
@@ -48,6 +49,13 @@ class EngineSettings(_Settings):
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("ERROR", description="level of vLLM's own log")
     log_file: str = Field("", description="file that takes the engine process's output; empty: the process's stderr")
+
+    @property
+    def versions(self) -> Literal["lora", "merged", "off"]:
+        """How versions are served: `adapters`, with auto decided."""
+        if self.adapters == "auto":
+            return "merged" if self.device == "cpu" else "lora"
+        return self.adapters
 
     def model_dir(self) -> Path:
         """Directory of the base model; 'embedded' is the one shipped with this package."""

@@ -19,7 +19,13 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_settings(tiny_model: Path) -> EngineSettings:
     return EngineSettings(
-        model=str(tiny_model), max_model_len=512, kv_cache_gib=0.125, max_num_seqs=16, max_loras=2, max_queued=24
+        model=str(tiny_model),
+        max_model_len=512,
+        kv_cache_gib=0.125,
+        max_num_seqs=16,
+        max_loras=2,
+        max_queued=24,
+        adapters="lora",
     )
 
 

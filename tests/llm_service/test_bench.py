@@ -26,8 +26,8 @@ def asked(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> list[Any]:
     def both_ways(settings: ServiceSettings, asked: Any, folder: Path) -> Any:
         seen.append((settings, asked))
         runs = len(asked.waves)
-        through = {who: [Speed(2.0 + n, 4, 400, 120) for n in range(runs)] for who in asked.by_version()}
-        alone = {who: [Speed(1.5, 4, 400, 120)] * runs for who in asked.by_version()}
+        through = {who: [Speed(2.0 + n, 3.0, 4, 400, 120) for n in range(runs)] for who in asked.by_version()}
+        alone = {who: [Speed(1.5 if n else 3.0, 2.4, 4, 400, 120) for n in range(runs)] for who in asked.by_version()}
         return through, alone, 3.5, "model@12345678"
 
     monkeypatch.setattr(bench, "_both_ways", both_ways)
@@ -49,11 +49,13 @@ def test_no_question_comes_twice_and_all_are_sent_at_once(asked: list[Any], tiny
     assert question.version is not None and question.version.role == "actor"
 
 
-def test_the_ratio_is_of_the_medians_and_its_keys_are_documented(asked: list[Any], tiny_model: Path) -> None:
+def test_the_ratio_is_the_median_of_neighbours_and_its_keys_are_documented(asked: list[Any], tiny_model: Path) -> None:
     result = json.loads(json.dumps(_measure(tiny_model)))
     assert result["service"]["version"]["tokens_per_s"] == 40.0  # the median repetition took 3 s
+    assert result["ratios"]["version"] == [1.5, 0.5, 0.375]  # 3 s beside 2 s, then 1.5 s beside 3 s and 4 s
     assert result["ratio"] == result["ratio_base"] == 0.5
-    assert any("ratio 0.50" in line for line in speed_lines(result))
+    assert result["ratio_cpu"] == pytest.approx(0.8)
+    assert any("ratio 0.50, the median of 3 (0.38 to 1.50)" in line for line in speed_lines(result))
     page = (Path(__file__).resolve().parents[2] / "docs" / "json.md").read_text(encoding="utf-8")
     (section,) = [part for part in page.split("\n## ") if part.startswith("`ace bench llm")]
     assert re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE) == list(result)

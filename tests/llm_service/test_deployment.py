@@ -234,12 +234,15 @@ def test_a_killed_replica_comes_back_and_its_requests_are_told(
 
 
 def test_a_killed_engine_ends_its_replica_and_the_next_one_serves_the_published_version(
-    client: LLMClient, bravo: AdapterRef
+    client: LLMClient, cluster: dict, bravo: AdapterRef
 ) -> None:
     import psutil
 
     client.publish(bravo)
     before = client.report()
+    log = Path(cluster["session_dir"]) / "logs" / f"ace-llm-engine-{before.pid}.log"
+    with log.open("a") as file:  # the engine's own: where vLLM would have written why it dies
+        file.write("RuntimeError: the last words\n")
     (core,) = [child for child in psutil.Process(before.pid).children() if "EngineCore" in child.name()]
     with ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(_answer, client) for _ in range(4)]
@@ -248,9 +251,9 @@ def test_a_killed_engine_ends_its_replica_and_the_next_one_serves_the_published_
         core.kill()
         lost = [future.result(timeout=15) for future in waiting]
     assert all(isinstance(error, ReplicaLost) for error in lost)
-    assert f"llm replica of {RUN} (pid {before.pid}) on {before.node}: its engine died; the end of its log:" in str(
-        lost[0]
-    )
+    who = f"llm replica of {RUN} (pid {before.pid}) on {before.node}"
+    assert lost[0].problem.startswith(f"{who}: its engine died; the end of its log:\n")
+    assert lost[0].problem.endswith("RuntimeError: the last words")
 
     until = time.monotonic() + 5
     while os.path.exists(f"/proc/{before.pid}") and time.monotonic() < until:

@@ -53,7 +53,13 @@ def test_a_qwen3_thinks_up_to_its_bound_and_replies_by_the_schema(tmp_path: Path
     model = make_tiny_model(tmp_path / "model", architecture="qwen3")
     adapter = make_adapter(model, tmp_path / "adapters", "actor", 1, "alpha alpha alpha", ("state of the grid",))
     engine = EngineSettings(
-        model=str(model), max_model_len=256, kv_cache_gib=0.125, max_num_seqs=4, max_loras=1, thinking_tokens=24
+        model=str(model),
+        max_model_len=256,
+        kv_cache_gib=0.125,
+        max_num_seqs=4,
+        max_loras=1,
+        thinking_tokens=24,
+        adapters="lora",
     )
     with LocalClient(engine, tmp_path / "adapters", ServiceSettings()) as client:
         reply = client.ask(CHAT, max_tokens=60, deadline_s=60, schema=SCHEMA, temperature=1.0, seed=1)

@@ -66,6 +66,13 @@ def _run(test: Callable[[MergedVersions, _Engine], Awaitable[None]]) -> None:
     asyncio.run(limited())
 
 
+def test_a_cpu_serves_versions_merged_and_a_gpu_beside_the_base_model() -> None:
+    assert EngineSettings().versions == EngineSettings(device="cpu").versions == "merged"
+    assert EngineSettings(device="cuda").versions == "lora"
+    assert EngineSettings(device="cpu", adapters="lora").versions == "lora"
+    assert EngineSettings(device="cuda", adapters="merged").versions == "merged"
+
+
 def test_a_request_runs_under_the_weights_of_its_version_and_no_other(merged: Counter[str]) -> None:
     async def test(served: MergedVersions, engine: _Engine) -> None:
         async def request(number: int) -> None:
