@@ -3,8 +3,8 @@
 One worker and one refiner on two cores. The refiner is the run's own (look-back comparison, prompts, rounds with
 feedback, replays), in a process of its own, and works off a recorded load: the salvageable decisions shipped with the
 embedded model, each of whose questions is answered after a fixed time, as a model on another machine would, or by the
-real engine on the same two cores. The worker plays every scenario with the refiner at rest and at work, in turns, so
-that what else the machine does meets both.
+real engine on the same two cores. The worker plays every scenario twice side by side, ten decisions with the refiner at
+rest and the same ten with it at work, now these first and now those, so that what else the machine does meets both.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import itertools
 import json
 import multiprocessing
 import os
-import statistics
+import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Literal
 
+import numpy as np
 import psutil
 from tqdm import tqdm
 
@@ -27,10 +29,10 @@ from ace_ray.agents.proposers import LanguageProposer
 from ace_ray.config.errors import WorkerError
 from ace_ray.config.run import RunSettings
 from ace_ray.finetune.seeds import read_seeds
-from ace_ray.grid.bench import greedy_episode
 from ace_ray.grid.decision_env import DecisionEnv
 from ace_ray.grid.engine import DecisionEngine
 from ace_ray.grid.environment import make_env
+from ace_ray.grid.scenario import Scenario
 from ace_ray.grid.scenario_sets import parse
 from ace_ray.language.actor import Actor
 from ace_ray.language.describe import facts_of
@@ -41,6 +43,9 @@ from llm_service.fake import FakeClient
 from llm_service.protocol import Request
 
 Latency = float | Literal["engine"]
+_BLOCK = 10  # decisions, about a second
+_RESAMPLES = 4000
+_REST = signal.SIGUSR1
 _SLICE_S = 0.05
 _START_S = 300.0
 
@@ -70,75 +75,133 @@ def bench_refining(settings: RunSettings, scenarios: str, latency: Latency) -> d
 def refining_lines(result: dict[str, Any]) -> list[str]:
     """What `bench_refining` found, as lines to print."""
     answered = "by the engine" if result["latency_s"] is None else f"after {result['latency_s']:g} s"
-    refiner = result["refiner"]
+    refiner, (low, high) = result["refiner"], result["ratio_ci95"]
     return [
         f"{result['env']}, greedy on {result['scenarios']}: {result['decisions']} decisions in either way, "
         f"{result['cores']} cores",
         f"{result['decisions_per_s']['off']:8.2f} decisions a second with the refiner at rest",
         f"{result['decisions_per_s']['on']:8.2f} with the refiner at work: {refiner['questions']} questions answered "
         f"{answered}, {refiner['fates']} fates, {refiner['cpu_s']:.0f} of {refiner['seconds']:.0f} s on the CPU",
-        f"{result['ratio']:8.2f} ratio, the median scenario's ({min(result['ratios']):.2f} to "
-        f"{max(result['ratios']):.2f}); {result['ratio_cpu']:.2f} by the worker's CPU time",
+        f"{result['ratio']:8.2f} ratio ({low:.2f} to {high:.2f}), the median of {result['blocks']} blocks "
+        f"{result['ratio_median']:.2f}; {result['ratio_cpu']:.2f} by the worker's CPU time",
     ]
 
 
 def _measure(settings: RunSettings, scenarios: str, latency: Latency, refiner: _RefinerBeside) -> dict[str, Any]:
-    env = make_env(settings.grid)
-    worker = DecisionEnv(env, DecisionEngine(env, settings.grid), settings.grid)
+    workers = {"off": _Worker(settings), "on": _Worker(settings)}
     chosen = parse(scenarios, settings.grid).scenarios
-    greedy_episode(worker, chosen[0])  # compiles, and reads the chronic
+    for worker in workers.values():  # compiles, and reads the chronic
+        worker.enter(chosen[0])
+        worker.play()
     refiner.wait()
-    seconds: dict[str, list[float]] = {"off": [], "on": []}
-    cpu = {"off": 0.0, "on": 0.0}
-    decisions = 0
-    for number, scenario in enumerate(tqdm(chosen, desc="bench rollout", unit="scenario")):
-        for way in ("off", "on") if number % 2 == 0 else ("on", "off"):
-            if way == "on":
-                refiner.work()
-            begun, cpu_begun = time.perf_counter(), time.process_time()
-            made = greedy_episode(worker, scenario)
-            seconds[way].append(time.perf_counter() - begun)
-            cpu[way] += time.process_time() - cpu_begun
-            refiner.rest()
-        decisions += made
-    ratios = [off / on for off, on in zip(seconds["off"], seconds["on"], strict=True)]
+    blocks: dict[str, list[_Block]] = {"off": [], "on": []}
+    order = ["off", "on"]
+    for scenario in tqdm(chosen, desc="bench rollout", unit="scenario"):
+        for worker in workers.values():
+            worker.enter(scenario)
+        while not workers["off"].over:
+            for way in order:
+                if way == "on":
+                    refiner.work()
+                blocks[way].append(workers[way].play())
+                refiner.rest()
+            order.reverse()
+    seconds = {way: np.array([block.seconds for block in played]) for way, played in blocks.items()}
+    cpu = {way: sum(block.cpu_s for block in played) for way, played in blocks.items()}
+    decisions = sum(block.decisions for block in blocks["off"])
+    ratio, low, high = _ratio(seconds["off"], seconds["on"])
     return {
         "env": settings.grid.env,
         "scenarios": scenarios,
         "latency_s": None if latency == "engine" else latency,
         "cores": len(os.sched_getaffinity(0)),
         "decisions": decisions,
-        "decisions_per_s": {way: decisions / sum(times) for way, times in seconds.items()},
-        "ratio": statistics.median(ratios),
-        "ratios": ratios,
+        "blocks": len(blocks["on"]),
+        "decisions_per_s": {way: decisions / float(times.sum()) for way, times in seconds.items()},
+        "ratio": ratio,
+        "ratio_ci95": [low, high],
+        "ratio_median": float(np.median(seconds["off"] / seconds["on"])),
         "ratio_cpu": cpu["off"] / cpu["on"],
-        "refiner": {**refiner.stop(), "seconds": sum(seconds["on"])},
+        "refiner": {**refiner.stop(), "seconds": float(seconds["on"].sum())},
     }
 
 
+def _ratio(off: np.ndarray, on: np.ndarray) -> tuple[float, float, float]:
+    """Time of all blocks at rest over that at work, and its 95 % interval by resampling blocks."""
+    drawn = np.random.default_rng(0).integers(len(off), size=(_RESAMPLES, len(off)))
+    low, high = np.percentile(off[drawn].sum(axis=1) / on[drawn].sum(axis=1), [2.5, 97.5])
+    return float(off.sum() / on.sum()), float(low), float(high)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Decisions played in a row, their wall time and the worker's CPU time."""
+
+    decisions: int
+    seconds: float
+    cpu_s: float
+
+
+class _Worker:
+    """Plays greedily, a block of decisions at a time; what one plays another one plays, too."""
+
+    def __init__(self, settings: RunSettings) -> None:
+        env = make_env(settings.grid)
+        self._env = DecisionEnv(env, DecisionEngine(env, settings.grid), settings.grid)
+        self.over = True
+
+    def enter(self, scenario: Scenario) -> None:
+        self._state, info = self._env.reset(options={"scenario": scenario})
+        self.over = info["decision"] is None
+
+    def play(self) -> _Block:
+        begun, cpu_begun = time.perf_counter(), time.process_time()
+        decisions = 0
+        while decisions < _BLOCK and not self.over:
+            self._state, _, _, _, info = self._env.step(int(self._state["score"].argmax()))
+            self.over = info["decision"] is None
+            decisions += 1
+        return _Block(decisions, time.perf_counter() - begun, time.process_time() - cpu_begun)
+
+
 class _Switch:
-    """Lets the refiner work or rest. The refiner passes `point` before everything that takes time."""
+    """Lets the refiner's process work or rest, wherever it is: a signal's handler holds it, and its engine, up.
+
+    Only that handler touches the events: the main thread could hold their locks when the signal comes.
+    """
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
         self.working, self.resting, self.ended = context.Event(), context.Event(), context.Event()
+        self._over = False
 
-    def point(self) -> bool:
-        """Wait while it rests; whether all is over, as it is when the worker's process died."""
+    def rest_at_signal(self) -> None:
+        """In the refiner's process: rest from now on, whenever the signal comes."""
+        signal.signal(_REST, lambda *_: self._rest())
+        signal.raise_signal(_REST)
+
+    def over(self) -> bool:
+        """Whether the refiner is to end, as it is when the worker's process died."""
         worker = multiprocessing.parent_process()
-        alive = worker is None or worker.is_alive()
-        if not self.working.is_set():
-            self.resting.set()
-        while alive and not self.working.wait(1.0):
-            alive = worker is None or worker.is_alive()
-        return not alive or self.ended.is_set()
+        return self._over or (worker is not None and not worker.is_alive())
 
     def sleep(self, seconds: float) -> None:
         """Time that passes only while the refiner works."""
         until = seconds
-        while until > 0 and not self.point():
+        while until > 0 and not self.over():
             time.sleep(min(_SLICE_S, until))
             until -= _SLICE_S
+
+    def _rest(self) -> None:
+        engines = psutil.Process().children()
+        for engine in engines:
+            engine.suspend()
+        self.resting.set()
+        while not self.working.wait(1.0) and not self.over():
+            pass
+        for engine in engines:
+            engine.resume()
+        self._over = self._over or self.ended.is_set()
 
 
 class _RefinerBeside:
@@ -156,13 +219,12 @@ class _RefinerBeside:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._switch.ended.set()
-        self._switch.working.set()
+        self._end()
         self._process.join(10.0)
         self._process.kill()
 
     def wait(self) -> None:
-        """Until it rests: it has started, or come to the end of the replay at hand."""
+        """Until it rests."""
         until = time.monotonic() + _START_S
         while not self._switch.resting.wait(_SLICE_S):
             if not self._process.is_alive() or time.monotonic() > until:
@@ -175,16 +237,26 @@ class _RefinerBeside:
 
     def rest(self) -> None:
         """Stop, and wait until it has."""
-        self._switch.working.clear()
-        self.wait()
+        if self._switch.working.is_set():
+            self._switch.working.clear()
+            self._signal()
+            self.wait()
 
     def stop(self) -> dict[str, Any]:
         """End it; returns what it did."""
-        self._switch.ended.set()
-        self._switch.working.set()
+        self._end()
         if not self._told.poll(_START_S):
             raise WorkerError("the refiner's process does not end", "its error is printed above")
         return dict(self._told.recv())
+
+    def _end(self) -> None:
+        self._switch.ended.set()
+        self._switch.working.set()
+        self._signal()  # it may be at work, where only the handler tells it
+
+    def _signal(self) -> None:
+        if self._process.is_alive() and self._process.pid is not None:
+            os.kill(self._process.pid, _REST)
 
 
 def _refine(settings: RunSettings, latency: Latency, switch: _Switch, tell: Connection) -> None:
@@ -202,16 +274,15 @@ def _refine(settings: RunSettings, latency: Latency, switch: _Switch, tell: Conn
         did = {"questions": 0, "fates": 0}
         _counted(proposer, "propose", did, "questions")
         ids, begun = itertools.count(), _cpu_s()
-        while not switch.point():
+        switch.rest_at_signal()
+        while not switch.over():
             # Each pass has a comparator of its own: one remembers what it has replayed.
             comparator = Comparator(env, engine, settings.grid)
             _counted(comparator, "fate", did, "fates")
-            refiner = Refiner(comparator, proposer, settings, reserve=lambda n: next(ids) * n, stopped=switch.point)
+            refiner = Refiner(comparator, proposer, settings, reserve=lambda n: next(ids) * n, stopped=switch.over)
             for item in pending:
                 for _ in refiner.refine([item]):
-                    switch.point()
-                if switch.ended.is_set():
-                    break
+                    pass
         tell.send({**did, "cpu_s": _cpu_s() - begun})
     finally:
         client.close()

@@ -1,38 +1,81 @@
 """`ace bench rollout --llm-latency`: the refiner works only when it may, and the figures are of the same decisions."""
 
 import json
+import os
 import re
+import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ace_ray.coevolution.bench import _Switch, bench_refining, refining_lines
+from ace_ray.coevolution.bench import _REST, _Switch, bench_refining, refining_lines
 from ace_ray.config.run import RunSettings
 
 pytestmark = pytest.mark.unit
 
 
-def test_time_passes_for_the_refiner_only_while_it_works() -> None:
-    switch, slept = _Switch(), threading.Event()
+@pytest.fixture
+def signals() -> Iterator[None]:
+    before = signal.getsignal(_REST)
+    yield
+    signal.signal(_REST, before)
 
-    def refiner() -> None:
-        switch.sleep(0.3)
-        slept.set()
 
-    thread = threading.Thread(target=refiner)
+def test_time_passes_for_the_refiner_only_while_it_works(signals: None) -> None:
+    switch = _Switch()
+
+    def worker() -> None:
+        for ended in (False, False, True):
+            assert switch.resting.wait(5)
+            switch.resting.clear()
+            time.sleep(0.4)
+            if ended:
+                switch.ended.set()
+            switch.working.set()
+            time.sleep(0.2)
+            if not ended:
+                switch.working.clear()
+                os.kill(os.getpid(), _REST)
+
+    thread = threading.Thread(target=worker)
     thread.start()
-    assert switch.resting.wait(5)
-    assert not slept.wait(0.5)
-    switch.resting.clear()
-    switch.working.set()
-    assert slept.wait(5)
-    switch.ended.set()
-    thread.join(5)
     begun = time.monotonic()
-    switch.sleep(60.0)  # what has ended waits for nothing
-    assert time.monotonic() - begun < 1.0
+    switch.rest_at_signal()
+    assert time.monotonic() - begun >= 0.4
+    switch.sleep(60.0)  # rests twice more, and what has ended waits for nothing
+    assert 1.6 <= time.monotonic() - begun < 10.0
+    assert switch.over()
+    thread.join(5)
+
+
+def test_a_refiner_at_rest_uses_no_time(signals: None) -> None:
+    """In the midst of its work: nothing has to come to an end first."""
+    switch, busy = _Switch(), []
+
+    def worker() -> None:
+        switch.resting.wait(5)
+        switch.resting.clear()
+        switch.working.set()
+        time.sleep(0.2)
+        switch.working.clear()
+        os.kill(os.getpid(), _REST)
+        assert switch.resting.wait(5)
+        begun = time.process_time()
+        time.sleep(0.5)
+        busy.append(time.process_time() - begun)
+        switch.ended.set()
+        switch.working.set()
+
+    thread = threading.Thread(target=worker)
+    thread.start()
+    switch.rest_at_signal()
+    while not switch.over():
+        sum(range(1000))
+    thread.join(5)
+    assert busy and busy[0] < 0.1
 
 
 def test_worker_and_refiner_are_measured_side_by_side() -> None:
@@ -41,8 +84,9 @@ def test_worker_and_refiner_are_measured_side_by_side() -> None:
     (section,) = [part for part in page.split("\n## ") if part.startswith("`ace bench rollout --llm-latency")]
     assert re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE) == list(result)
     speed = result["decisions_per_s"]
-    assert result["decisions"] > 0 and len(result["ratios"]) == 2
-    assert result["ratio"] == pytest.approx(sum(result["ratios"]) / 2)
-    assert min(result["ratios"]) <= speed["on"] / speed["off"] <= max(result["ratios"])
+    assert result["decisions"] > 0 and result["blocks"] >= 2
+    assert result["ratio"] == pytest.approx(speed["on"] / speed["off"])
+    low, high = result["ratio_ci95"]
+    assert low <= result["ratio"] <= high
     assert result["refiner"]["fates"] >= 1 and result["refiner"]["cpu_s"] > 0
     assert any(f"{result['ratio']:.2f} ratio" in line for line in refining_lines(result))
