@@ -39,7 +39,7 @@ class LanguageAgent(RuleAgent):
         self._client = client
         self._language = language
         facts = facts_of(env, self.engine.security.lines, settings)
-        self._actor = Actor(self.engine.catalogue, facts, language)
+        self._actor = Actor(self.engine, facts, language)
 
     def decide(self, observation: Any) -> tuple[Decision, int]:
         """The decision, with a slot for the proposal whether or not the engine offered it one."""

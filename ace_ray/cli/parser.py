@@ -195,10 +195,11 @@ def _build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="model folder to write")
     parser.add_argument(
         "--stage",
-        choices=("labels", "plant", "files", "train", "card", "all", "decisions"),
+        choices=("labels", "plant", "files", "train", "card", "all", "decisions", "describe"),
         default="all",
         help="one stage (default: all five); plant: episodes for the critic, from the labels; decisions: label for "
-        "gate and seed files alone until there are enough, then write files and card",
+        "gate and seed files alone until there are enough, then write files and card; describe: write the texts of "
+        "existing labels anew, then files and card",
     )
     parser.add_argument("--processes", type=int, default=2, help="labelling and planting processes (default: 2)")
     parser.add_argument("--label-minutes", type=float, metavar="MIN", help="time for labelling (default: 60 for all)")

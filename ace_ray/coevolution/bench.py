@@ -270,7 +270,7 @@ def _refine(settings: RunSettings, latency: Latency, switch: _Switch, tell: Conn
     ]
     client = _client(settings, latency, switch)
     try:
-        proposer = LanguageProposer(client, Actor(engine.catalogue, facts, settings.language), settings.language)
+        proposer = LanguageProposer(client, Actor(engine, facts, settings.language), settings.language)
         did = {"questions": 0, "fates": 0}
         _counted(proposer, "propose", did, "questions")
         ids, begun = itertools.count(), _cpu_s()

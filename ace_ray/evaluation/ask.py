@@ -62,7 +62,7 @@ class Question:
         self.engine = DecisionEngine(env, grid)
         self.comparator = Comparator(make_env(grid), self.engine, grid)
         facts = facts_of(env, self.engine.security.lines, grid)
-        self.actor = Actor(self.engine.catalogue, facts, settings.language)
+        self.actor = Actor(self.engine, facts, settings.language)
         decisions, blackout = self._decisions(DecisionEnv(env, self.engine, grid), scenario, step)
         self.snapshot, self.played = decisions[0]
         if step is None and blackout:

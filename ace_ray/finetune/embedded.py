@@ -6,6 +6,7 @@ files   held-out pivotal decisions for the gate, salvageable ones that may seed 
 train   tokenizer and model (torch alone; on another machine: `python -m ace_ray.finetune.embedded_train`)
 card    README.md of the model: recipe, seeds, loss curve and the figures that were measured
 
+Prompts change: the stage `describe` writes the texts of a label folder anew without a replay, and does files and card.
 Gate and seed files age with the decision engine (`label_age`). The stage `decisions` makes them anew in one go: it
 labels for them alone, into a folder of its own, until there are enough, and then does files and card.
 """
@@ -23,7 +24,7 @@ from ace_ray.finetune.decision_files import FILES, write_decision_files
 from ace_ray.finetune.label_files import pack
 
 log = logging.getLogger(__name__)
-Stage = Literal["labels", "plant", "files", "train", "card", "all", "decisions"]
+Stage = Literal["labels", "plant", "files", "train", "card", "all", "decisions", "describe"]
 
 
 def build_embedded(
@@ -76,7 +77,12 @@ def build_embedded(
         episodes = plant_all(labels, grid, processes=processes, minutes=label_minutes)
         pack(labels)
         say(f"{episodes} episodes with a planted decision in {labels}")
-    if stage in ("files", "all", "decisions"):
+    if stage == "describe":
+        from ace_ray.finetune.labelling import redescribe
+
+        say(f"described {redescribe(labels)} decisions of {labels} anew")
+        pack(labels)
+    if stage in ("files", "all", "decisions", "describe"):
         least = [file.enough for file in FILES] if stage == "decisions" else (1, 1)
         gates, seeds = write_decision_files(labels, out, least)
         say(f"{gates} held-out pivotal decisions for the gate, {seeds} salvageable ones for the queue in {out}")
@@ -86,6 +92,6 @@ def build_embedded(
 
         record = build(labels, out, Recipe(), ModelShape(), device, minutes=train_minutes, resume=True)
         say(f"trained {record['parameters'] / 1e6:.1f} M weights in {record['seconds'] / 60:.1f} min")
-    if stage in ("card", "all", "decisions"):
+    if stage in ("card", "all", "decisions", "describe"):
         (out / "README.md").write_text(card(out))
         say(f"wrote {out / 'README.md'}")

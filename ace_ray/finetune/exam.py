@@ -139,7 +139,7 @@ class Exam:
         engine = DecisionEngine(env, grid)
         self.settings = settings
         self.comparator = Comparator(make_env(grid), engine, grid, keep=_CHUNK)
-        self.actor = Actor(engine.catalogue, facts_of(env, engine.security.lines, grid), settings.language)
+        self.actor = Actor(engine, facts_of(env, engine.security.lines, grid), settings.language)
         made, context = read_meta(folder)["context"], self.comparator.context()
         if made != context:
             raise GridMismatchError(

@@ -66,23 +66,31 @@ class Variation:
     alone: float = 0.1
 
 
+_STEP_RETURN = 0.085  # typical reward of one step, so that made-up returns have the size of real ones
+_LEAST_IS_BAD = 0.35  # share of made-up outcomes in which the action of least danger has failed
 DEPLOYED = Variation(shuffle=0.0, shorten=0.0, later_rounds=0.0, elsewhen=0.0, alone=0.0)
 
 
 def rank_key(labelled: LabelledCase, candidate: CandidateView) -> tuple[float, ...]:
-    """Order of actions, best highest: survival, then the return of survivors, the steps of the dead; else the score."""
+    """Order of actions, best highest: survival, then the return of survivors, the steps of the dead; else the danger.
+
+    Where not even the danger is known, the slot score decides.
+    """
     outcome = labelled.outcomes.get(candidate.id)
     if outcome is None:
-        return (candidate.score,)
+        return (float(-candidate.danger) if candidate.danger >= 0 else candidate.score,)
     return (float(outcome.survived), outcome.ret if outcome.survived else float(outcome.steps))
 
 
-def draw_target(labelled: LabelledCase, options: Sequence[CandidateView], rng: np.random.Generator) -> CandidateView:
-    """One of the best options: survivors within a tie are equally right, so each is taught as often as the others."""
+def right_answer(labelled: LabelledCase, options: Sequence[CandidateView]) -> CandidateView:
+    """Of the best options, survivors within a tie being equally good, the one of least danger.
+
+    One answer where many are right: a model that is taught them all in turn learns which loadings are frequent.
+    """
     top = max(rank_key(labelled, c) for c in options)
     margin = labelled.tie if top[0] == 1.0 and len(top) == 2 else 0.0
     best = [c for c in options if _reaches(rank_key(labelled, c), top, margin)]
-    return best[int(rng.integers(len(best)))]
+    return min(best, key=lambda c: (c.danger if c.danger >= 0 else COLLAPSE, -c.score))
 
 
 def _reaches(rank: tuple[float, ...], top: tuple[float, ...], margin: float) -> bool:
@@ -90,10 +98,8 @@ def _reaches(rank: tuple[float, ...], top: tuple[float, ...], margin: float) -> 
 
 
 def clearly_worse(labelled: LabelledCase, candidate: CandidateView, best: CandidateView) -> bool:
-    """Whether an action is worse than `best` by more than a tie."""
-    a, b = labelled.outcomes.get(candidate.id), labelled.outcomes.get(best.id)
-    if a is None or b is None:
-        return candidate.score < best.score
+    """Whether an action is worse than `best` by more than a tie; both have outcomes."""
+    a, b = labelled.outcomes[candidate.id], labelled.outcomes[best.id]
     if a.survived != b.survived:
         return b.survived
     return a.ret < b.ret - labelled.tie if a.survived else a.steps < b.steps
@@ -104,20 +110,52 @@ def make_example(labelled: LabelledCase, rng: np.random.Generator, variation: Va
     known = [c for c in labelled.case.candidates if not labelled.outcomes or c.id in labelled.outcomes]
     if len(known) < 2:
         raise ValueError(f"case {labelled.key} lists fewer than two actions")
-    best = max(known, key=lambda c: rank_key(labelled, c))
-    bad = _bad_example(labelled, known, best, rng, variation)
+    made_up = not labelled.outcomes
+    if made_up:
+        labelled = _with_outcomes(labelled, known, rng, variation)
+    bad = labelled.played if made_up else _bad_example(labelled, known, rng, variation)
     listed = _listed(known, rng, variation, keep={bad.id})
     case = replace(labelled.case, candidates=tuple(listed), bad=BadView(bad, labelled.outcomes.get(bad.id)))
     if rng.random() < variation.elsewhen:
         case = _elsewhen(case, rng)
     if rng.random() < variation.alone:
         alone = replace(case, bad=None)
-        return Example(actor_messages(alone), actor_reply(alone, draw_target(labelled, listed, rng)))
+        return Example(actor_messages(alone), actor_reply(alone, right_answer(labelled, listed)))
     options = [c for c in listed if c.id != bad.id]
-    history = _history(labelled, options, bad, rng, variation)
+    losers = [c for c in options if not clearly_worse(labelled, bad, c)]
+    losers = [losers[i] for i in rng.permutation(len(losers))][: min(3, len(options) - 1)]
+    if not made_up:
+        losers = losers[: int(rng.integers(1, 4))] if rng.random() < variation.later_rounds else []
+    history = [_attempt(labelled, c, bad) for c in losers]
     tried = {attempt.action.id for attempt in history if attempt.action is not None}
-    target = draw_target(labelled, [c for c in options if c.id not in tried], rng)
+    target = right_answer(labelled, [c for c in options if c.id not in tried])
     return Example(actor_messages(case, history), actor_reply(case, target))
+
+
+def _with_outcomes(
+    labelled: LabelledCase, known: Sequence[CandidateView], rng: np.random.Generator, variation: Variation
+) -> LabelledCase:
+    """The case with made-up outcomes: the played action and those that later rounds have tried die, the others tie.
+
+    So the answer is the least danger of what is left, whatever was least before, and feedback has to be read.
+    """
+    horizon = labelled.case.facts.horizon
+    least = right_answer(labelled, known)
+    played = least if rng.random() < _LEAST_IS_BAD else known[int(rng.integers(len(known)))]
+    doomed = {played.id}
+    if rng.random() < variation.later_rounds and len(known) > 4:
+        others = sorted((c for c in known if c.id != played.id), key=lambda c: rank_key(labelled, c), reverse=True)
+        count = int(rng.integers(1, 4))
+        chosen = range(count) if rng.random() < _LEAST_IS_BAD else rng.permutation(len(others))[:count]
+        doomed |= {others[i].id for i in chosen}
+    survived = Outcome(True, horizon, round(horizon * _STEP_RETURN * rng.uniform(0.9, 1.1), 4))
+    latest = int(rng.integers(2, horizon))
+    outcomes = {}
+    for candidate in known:
+        steps = latest if candidate.id == played.id or rng.random() < 0.3 else int(rng.integers(1, latest))
+        dead = Outcome(False, steps, round(steps * _STEP_RETURN - 1, 4))
+        outcomes[candidate.id] = dead if candidate.id in doomed else survived
+    return replace(labelled, played=played, outcomes=outcomes)
 
 
 def actor_reply(case: CaseView, target: CandidateView) -> str:
@@ -129,7 +167,7 @@ def actor_reply(case: CaseView, target: CandidateView) -> str:
     analysis = f"Line {first.line} is at {first.percent} %"
     if case.outages:
         analysis += f"; losing line {case.outages[0].line} would bring {loading(case.outages[0].percent)}"
-    analysis += f". Candidate {number} leads to {_effect(target)}."
+    analysis += f". {_effect(target)} is what candidate {number} leaves."
     reply = {"analysis": analysis, "why_bad": why_bad(case), "action": {"candidate": number}}
     return json.dumps(reply, separators=(",", ":"))  # the grammar that replies are held to allows no blanks
 
@@ -141,16 +179,20 @@ def why_bad(case: CaseView) -> str:
     parts = []
     bad = case.bad.action
     if bad.percent >= 0:
-        parts.append(f"It leads to {_effect(bad)}")
+        parts.append(f"{_effect(bad)} is what it leaves")
     if case.bad.outcome is not None:
         parts.append(outcome_text(case.bad.outcome, case.facts.horizon))
-    text = "; ".join(parts) or "Its effect is unknown"
-    return text[0].upper() + text[1:] + "."
+    return ("; ".join(parts) or "Its effect is unknown") + "."
 
 
 def _effect(action: CandidateView) -> str:
-    """'93 % and 120 % after an outage'; where an outage is a collapse, also what the others lead to."""
-    text = loading(action.percent)
+    """'Danger 12', or without it '93 % and 120 % after an outage'.
+
+    It stands before the number of the candidate: what is to be found comes first, where it is found is looked up.
+    """
+    if action.danger >= 0:
+        return f"Danger {action.danger}"
+    text = "Collapse" if action.percent >= COLLAPSE else f"{action.percent} %"
     if action.percent < COLLAPSE and action.outage_percent >= 0:
         text += f" and {loading(action.outage_percent)} after an outage"
     if action.percent < COLLAPSE and action.else_percent >= 0:
@@ -173,18 +215,18 @@ def _elsewhen(case: CaseView, rng: np.random.Generator) -> CaseView:
 def _bad_example(
     labelled: LabelledCase,
     known: Sequence[CandidateView],
-    best: CandidateView,
     rng: np.random.Generator,
     variation: Variation,
 ) -> CandidateView:
     """The played action if it was clearly worse (always when deployed), else any clearly worse one, else any other."""
-    if labelled.played.id != best.id and (
-        variation == DEPLOYED or (clearly_worse(labelled, labelled.played, best) and rng.random() < 0.5)
-    ):
+    best = right_answer(labelled, known)
+    worse = labelled.played.id != best.id and labelled.played.id in labelled.outcomes
+    worse = worse and clearly_worse(labelled, labelled.played, best)
+    if (variation == DEPLOYED and labelled.played.id != best.id) or (worse and rng.random() < 0.5):
         return labelled.played
     others = [c for c in known if c.id != best.id]
-    worse = [c for c in others if clearly_worse(labelled, c, best)] or others
-    return worse[int(rng.integers(len(worse)))]
+    inferior = [c for c in others if clearly_worse(labelled, c, best)] or others
+    return inferior[int(rng.integers(len(inferior)))]
 
 
 def _listed(
@@ -202,20 +244,7 @@ def _listed(
     return first + rest
 
 
-def _history(
-    labelled: LabelledCase,
-    options: Sequence[CandidateView],
-    bad: CandidateView,
-    rng: np.random.Generator,
-    variation: Variation,
-) -> list[AttemptView]:
-    """Earlier rounds: up to three actions that were no better than the bad example, with how they ended."""
-    ended = labelled.outcomes.get(bad.id)
-    if ended is None or rng.random() >= variation.later_rounds:
-        return []
-    losers = [c for c in options if not clearly_worse(labelled, bad, c)]
-    losers = [losers[i] for i in rng.permutation(len(losers))][: min(3, len(options) - 1)]
-    losers = losers[: int(rng.integers(1, 4))]
-    return [
-        AttemptView(c, labelled.outcomes[c.id], "worse" if clearly_worse(labelled, c, bad) else "tie") for c in losers
-    ]
+def _attempt(labelled: LabelledCase, tried: CandidateView, bad: CandidateView) -> AttemptView:
+    """An earlier round: an action that was no better than the bad example, with how it ended."""
+    verdict = "worse" if clearly_worse(labelled, tried, bad) else "tie"
+    return AttemptView(tried, labelled.outcomes[tried.id], verdict)

@@ -7,16 +7,18 @@ import multiprocessing
 import os
 import time
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from ace_ray.config.errors import DataError
+from ace_ray.config.grid import GridSettings
 from ace_ray.finetune import label_worker
 from ace_ray.finetune.decision_files import Tally
-from ace_ray.finetune.label_files import META, read_meta, read_rows, write_rows
-from ace_ray.finetune.labels import SPLITS, LabelPlan
+from ace_ray.finetune.label_files import META, read_meta, read_parquet, read_rows, write_rows
+from ace_ray.finetune.labels import SPLITS, Labeller, LabelPlan
 from ace_ray.grid.behaviour import same
 
 _COUNTED = ("split", "ids", "snapshot", "pivotal", "salvageable")
@@ -94,6 +96,31 @@ def generate(
         "hours": round(hours, 3),
         "states_per_process_hour": round(found / hours / processes, 1),
     }
+
+
+def redescribe(folder: Path, progress: bool = True) -> int:
+    """Write cases and prompts of a label folder anew, in the words of today; returns the number of rows.
+
+    For labels that were made before prompts changed. Their replays stay, so they have to be of the present engine.
+
+    Raises:
+        DataError: they were replayed with a decision engine that acts otherwise.
+    """
+    meta = read_meta(folder)
+    plan = LabelPlan(**{**meta["plan"], "grid": GridSettings(**meta["plan"]["grid"])})
+    labeller = Labeller(replace(plan, perturbation=tuple(plan.perturbation)))
+    if not same(meta.get("behaviour", ()), labeller.meta()["behaviour"]):
+        raise DataError(
+            f"the labels in {folder} were replayed with a decision engine that acts otherwise than the present one",
+            "label into a new folder: replays of two engines cannot be compared",
+        )
+    count = 0
+    for file in tqdm(sorted(folder.glob("labels-*.parquet")), unit="episode", desc="describe", disable=not progress):
+        rows = [labeller.described(row) for row in read_parquet(file)]
+        write_rows(file, rows)
+        count += len(rows)
+    (folder / META).write_text(json.dumps(labeller.meta(), indent=1))
+    return count
 
 
 def _begin(out: Path, meta: dict[str, Any]) -> None:

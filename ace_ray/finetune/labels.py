@@ -103,7 +103,7 @@ class Labeller:
         self.play = DecisionEnv(env, self.engine, settings)
         self.comparator = Comparator(make_env(settings), self.engine, settings)
         facts = facts_of(env, self.engine.security.lines, settings)
-        self.actor = Actor(self.engine.catalogue, facts, LanguageSettings())
+        self.actor = Actor(self.engine, facts, LanguageSettings())
 
     def meta(self) -> dict[str, Any]:
         """What the label folder's meta.json says."""
@@ -142,6 +142,15 @@ class Labeller:
         for i in sorted(rng.permutation(others)[: self.plan.bootstrap].tolist()) if others else []:
             rows.append(self._row(split, visits[i], {}, len(visits) - 1 - i if blackout else -1, 0.0))
         return rows
+
+    def described(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A label row with its case and prompt as they are written now; what the replays showed stays."""
+        snapshot = Snapshot.from_json(row["snapshot"])
+        obs, played = self.comparator.observation(snapshot), int(json.loads(row["played"])["id"])
+        decision = self.engine.decide(obs, proposals=[played])
+        known = dict(zip(row["ids"], zip(row["survived"], row["steps"], row["returns"], strict=True), strict=True))
+        fate = Fate(*known[played]) if played in known else None
+        return {**row, **self._texts(obs, decision, played, fate)}
 
     def _play(self, scenario: Scenario, rng: np.random.Generator) -> tuple[list[Visit], bool, int]:
         """Greedy with random slots; returns the decisions, whether the grid went black, and the steps played."""
@@ -195,9 +204,6 @@ class Labeller:
     def _row(self, split: str, visit: Visit, fates: dict[int, Fate], distance: int, seconds: float) -> dict[str, Any]:
         obs = self.comparator.observation(visit.snapshot)
         played = fates.get(visit.played)
-        case = self.actor.case(obs, visit.decision, visit.played, played)
-        if case.bad is None:
-            raise ValueError("a case with a played action has a bad example")
         span = max((abs(f.span) for f in fates.values()), default=0.0)
         return {
             "key": visit.snapshot.key(),
@@ -205,8 +211,6 @@ class Labeller:
             "kind": visit.decision.kind,
             "distance": distance,
             "snapshot": visit.snapshot.to_json(),
-            "case": _without_bad(case.to_json()),
-            "played": json.dumps(asdict(case.bad.action)),
             "ids": list(fates),
             "survived": [f.survived for f in fates.values()],
             "steps": [f.steps for f in fates.values()],
@@ -216,8 +220,19 @@ class Labeller:
             "best": best(fates) if fates else int(visit.decision.ids[int(np.argmax(visit.decision.score))]),
             "salvageable": bool(fates) and salvageable(fates, visit.played),
             "pivotal": bool(fates) and pivotal(_without_played(fates, visit)),
-            "prompt": json.dumps(self.actor.messages(case, obs, visit.decision)),
             "seconds": round(seconds, 3),
+            **self._texts(obs, visit.decision, visit.played, played),
+        }
+
+    def _texts(self, obs: Any, decision: Decision, played: int, fate: Fate | None) -> dict[str, Any]:
+        """What a row says in the words of the prompts: the case, the played action, and the whole prompt."""
+        case = self.actor.case(obs, decision, played, fate)
+        if case.bad is None:
+            raise ValueError("a case with a played action has a bad example")
+        return {
+            "case": _without_bad(case.to_json()),
+            "played": json.dumps(asdict(case.bad.action)),
+            "prompt": json.dumps(self.actor.messages(case, obs, decision)),
         }
 
 

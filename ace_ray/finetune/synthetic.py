@@ -1,9 +1,8 @@
 """Made-up cases of many grids, for a model's first lessons in reading.
 
-Sizes, numbering, loadings, list lengths and layouts vary far more than on one real grid. The answer is what the slot
-score says (lowest loading when overloaded, lowest after-outage loading when insecure, do-nothing unless something
-gains), so these cases teach how a prompt is read and a reply is written. What survives is taught by verified labels
-alone.
+Sizes, numbering, loadings, list lengths and layouts vary far more than on one real grid. The answer is the action of
+least danger that is neither the bad example nor tried, so these cases teach how a prompt is read and a reply is
+written. What survives is taught by verified labels alone.
 """
 
 from __future__ import annotations
@@ -22,12 +21,10 @@ from ace_ray.language.view import (
     LineView,
     MaintenanceView,
     OutageView,
-    Outcome,
     SubstationView,
 )
 
 _GAIN = 2  # percent points of after-outage loading by which an action must beat do-nothing in an insecure state
-_STEP_RETURN = 0.085  # typical reward of one step, so that made-up returns have the size of real ones
 
 
 class SyntheticCases:
@@ -35,13 +32,10 @@ class SyntheticCases:
 
     Args:
         rng: decides everything.
-        with_outcomes: share of cases that also carry made-up outcomes in the order of the score, so that feedback of
-            earlier rounds can be shown.
     """
 
-    def __init__(self, rng: np.random.Generator, with_outcomes: float = 0.8) -> None:
+    def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
-        self.with_outcomes = with_outcomes
         self._count = 0
 
     def draw(self, brief: bool = False) -> LabelledCase:
@@ -76,9 +70,8 @@ class SyntheticCases:
             case = replace(
                 case, dead=(), substations=(), cooling_substations=(), cooling_lines=(), maintenance=(), accompany=()
             )
-        outcomes = self._outcomes(candidates, facts.horizon) if rng.random() < self.with_outcomes else {}
         played = candidates[int(rng.integers(len(candidates)))]
-        return LabelledCase(f"synthetic-{self._count}", case, played, outcomes)
+        return LabelledCase(f"synthetic-{self._count}", case, played, {})
 
     def _facts(self) -> GridFacts:
         rng = self.rng
@@ -161,6 +154,7 @@ class SyntheticCases:
         rng = self.rng
         ids = np.concatenate([[0], 1 + rng.permutation(60_000)[:count]])
         spread = rng.uniform(2, 20)
+        level, range_ = rng.uniform(0, 80), rng.uniform(1, 60)
         views = []
         for i, action in enumerate(ids):
             percent = base if i == 0 else max(30, int(rng.normal(base - 0.3 * spread, spread)))
@@ -179,6 +173,7 @@ class SyntheticCases:
                     int(rng.choice(facts.outages)),
                     round(score + (1e-4 if i == 0 else 0.0), 4),
                     rest,
+                    int(np.clip(rng.normal(level, range_), 0, 200)),
                 )
             )
         return (views[0], *sorted(views[1:], key=lambda v: -v.score))
@@ -191,19 +186,3 @@ class SyntheticCases:
         if nothing:
             return base, -1
         return max(percent, int(rng.normal(min(base, 160) - spread, 2 * spread))), -1
-
-    def _outcomes(self, candidates: tuple[CandidateView, ...], horizon: int) -> dict[int, Outcome]:
-        """Outcomes in the order of the score: the worst ones die first, the best ones survive."""
-        rng = self.rng
-        ranked = sorted(candidates, key=lambda c: -c.score)
-        alive = int(rng.integers(0, len(ranked) + 1))
-        deaths = sorted(rng.integers(2, horizon, size=len(ranked) - alive).tolist(), reverse=True)
-        survived_return = horizon * _STEP_RETURN * rng.uniform(0.9, 1.1)
-        rows: dict[int, Outcome] = {}
-        for i, c in enumerate(ranked):
-            if i < alive:
-                rows[c.id] = Outcome(True, horizon, round(float(survived_return), 4))
-            else:
-                steps = int(deaths[i - alive])
-                rows[c.id] = Outcome(False, steps, round(steps * _STEP_RETURN - 1, 4))
-        return rows

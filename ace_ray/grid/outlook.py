@@ -18,6 +18,7 @@ from ace_ray.grid import kernels
 from ace_ray.grid.attacks import Threats
 from ace_ray.grid.catalogue import LINE, SUBSTATION
 from ace_ray.grid.engine import DecisionEngine
+from ace_ray.grid.forecast import next_injections
 from ace_ray.grid.linear import Linearisation
 from ace_ray.grid.model import FloatArray, GridState, IntArray
 from ace_ray.grid.newton import tangent
@@ -72,13 +73,13 @@ class Outlook:
         self._maintenance, self._attacked = obs.time_next_maintenance, obs.time_since_last_attack
         self._state = GridState.from_observation(model, obs)
         check.load(obs)
-        forecast = _forecast(obs)
+        forecast = next_injections(obs)
         if forecast is not None:
-            load_p, load_q, gen_p = forecast
+            gen_p, load_p, _ = forecast
             injection = self._state.injection.copy()
             injection[model.load_pos], injection[model.gen_pos] = -load_p, gen_p
             self._state = replace(self._state, injection=injection)
-            check.expect(gen_p, load_p, load_q)
+            check.expect(*forecast)
         rest_s, rest_l = obs.time_before_cooldown_sub, obs.time_before_cooldown_line
         return Place(obs.topo_vect.astype(np.int32), rest_s.copy(), rest_l.copy(), obs.timestep_overflow.copy())
 
@@ -245,11 +246,3 @@ class Outlook:
             if count[substation] <= max(_LEAST, most // 3):
                 chosen.append(action_id)
         return np.array(chosen[:most], np.int64)
-
-
-def _forecast(obs: Any) -> tuple[FloatArray, FloatArray, FloatArray] | None:
-    """Active and reactive loads and generation (MW, MVAr) forecast for the next step; None without a forecast."""
-    series = [np.asarray(values) for values in obs.get_forecast_arrays()[:3]]
-    if any(len(values) < 2 for values in series):
-        return None
-    return series[0][1], series[1][1], series[2][1]

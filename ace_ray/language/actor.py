@@ -15,7 +15,8 @@ import numpy as np
 
 from ace_ray.config.refine import LanguageSettings
 from ace_ray.grid.catalogue import Catalogue
-from ace_ray.grid.engine import Decision
+from ace_ray.grid.danger import Danger
+from ace_ray.grid.engine import Decision, DecisionEngine
 from ace_ray.language.describe import candidate_view, describe_case, unlisted_view
 from ace_ray.language.paper import paper_messages, resolve_changes
 from ace_ray.language.prompts import AttemptView, Message, actor_messages
@@ -77,7 +78,7 @@ class Actor:
     """Questions and answers about decisions on one grid.
 
     Args:
-        catalogue: the grid's actions.
+        engine: decision engine of the grid, for its catalogue and the danger of candidates.
         facts: the grid's facts (`describe.facts_of`).
         settings: which prompt, and how much of the state it shows.
 
@@ -85,16 +86,18 @@ class Actor:
         schema: constant JSON schema of the replies.
     """
 
-    def __init__(self, catalogue: Catalogue, facts: GridFacts, settings: LanguageSettings) -> None:
-        self.catalogue = catalogue
+    def __init__(self, engine: DecisionEngine, facts: GridFacts, settings: LanguageSettings) -> None:
+        self.catalogue = engine.catalogue
         self.facts = facts
         self.settings = settings
         self._dialect = DIALECTS[settings.prompt]
+        self._danger = Danger(engine)
         self.schema = self._dialect.schema
 
     def case(self, obs: Any, decision: Decision, played: int | None = None, fate: Ended | None = None) -> CaseView:
         """Describes a decision; `played` is the bad example and `fate` how it ended."""
         paper = self.settings.prompt == "paper"
+        dangers = (lambda ids: self._danger.of(obs, ids, decision.accompany)) if self.settings.danger else None
         return describe_case(
             obs,
             decision,
@@ -105,6 +108,7 @@ class Actor:
             flows=paper or self.settings.flows,
             played=played,
             outcome=outcome(fate),
+            dangers=None if paper else dangers,
         )
 
     def messages(self, case: CaseView, obs: Any, decision: Decision, history: Sequence[Tried] = ()) -> list[Message]:

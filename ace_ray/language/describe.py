@@ -1,11 +1,12 @@
 """From an observation and a decision to a `CaseView`: what is loaded, what is insecure, what each candidate would do.
 
-Everything is a function of the observation, the decision and the catalogue; nothing is simulated here.
+Everything is a function of the observation, the decision and the catalogue; nothing is computed here but by `dangers`,
+which is asked once a case.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,9 @@ def grouped(names: Iterable[str]) -> str:
     )
 
 
-def candidate_view(catalogue: Catalogue, facts: GridFacts, decision: Decision, slot: int, obs: Any) -> CandidateView:
+def candidate_view(
+    catalogue: Catalogue, facts: GridFacts, decision: Decision, slot: int, obs: Any, danger: int = -1
+) -> CandidateView:
     """The action of a slot with the effect that the engine predicts."""
     action_id = int(decision.ids[slot])
     after = np.asarray(decision.rho_after[slot], dtype=float)
@@ -120,6 +123,7 @@ def candidate_view(catalogue: Catalogue, facts: GridFacts, decision: Decision, s
         outage_line=facts.outages[lost] if lost >= 0 else -1,
         score=round(float(decision.score[slot]), 4),
         else_percent=max(calm) if calm and len(calm) < outage.size else -1,
+        danger=danger,
     )
 
 
@@ -139,6 +143,7 @@ def describe_case(
     flows: bool = False,
     played: int | None = None,
     outcome: Outcome | None = None,
+    dangers: Callable[[Sequence[int]], Iterable[float]] | None = None,
 ) -> CaseView:
     """Describe a decision.
 
@@ -150,12 +155,19 @@ def describe_case(
         flows: with the far end, power and loading of each element.
         played: catalogue id of the bad example; None for a plain question.
         outcome: how the bad example ended.
+        dangers: danger of each of the listed actions (`grid.danger`, 1 is 100 %); None: not shown.
     """
     legal = [int(k) for k in np.flatnonzero(decision.mask) if decision.ids[k] >= 0]
     slot_of = {int(decision.ids[k]): k for k in reversed(legal)}
     ranked = sorted((k for k in legal if decision.ids[k] != 0), key=lambda k: (-float(decision.score[k]), k))
     slots = [slot_of[0], *ranked[:candidates]] if candidates else []
-    listed = tuple(candidate_view(catalogue, facts, decision, k, obs) for k in slots)
+    shown = list(slots)
+    if played in slot_of and slot_of[played] not in shown:
+        shown.append(slot_of[played])
+    danger = dict.fromkeys(shown, -1)
+    if dangers is not None and shown:
+        danger = dict(zip(shown, map(_danger, dangers([int(decision.ids[k]) for k in shown])), strict=True))
+    views = {k: candidate_view(catalogue, facts, decision, k, obs, danger[k]) for k in shown}
     loaded = _loaded(obs)
     return CaseView(
         facts=facts,
@@ -166,24 +178,20 @@ def describe_case(
         loaded=loaded,
         dead=_dead(obs),
         outages=_outages(facts, decision.rho_outage[slot_of[0]]),
-        substations=_substations(obs, catalogue, loaded, [c.id for c in listed], substations, flows),
+        substations=_substations(obs, catalogue, loaded, [views[k].id for k in slots], substations, flows),
         cooling_substations=_waits(obs.time_before_cooldown_sub),
         cooling_lines=_waits(np.where(obs.line_status, obs.time_before_cooldown_line, 0)),
         maintenance=_maintenance(obs),
         accompany=tuple(int(catalogue.line[i]) for i in decision.accompany if catalogue.line[i] >= 0),
-        candidates=listed,
+        candidates=tuple(views[k] for k in slots),
         bad=None
         if played is None
-        else BadView(_played_view(catalogue, facts, decision, slot_of, played, obs), outcome),
+        else BadView(views[slot_of[played]] if played in slot_of else unlisted_view(catalogue, played, obs), outcome),
     )
 
 
-def _played_view(
-    catalogue: Catalogue, facts: GridFacts, decision: Decision, slot_of: dict[int, int], played: int, obs: Any
-) -> CandidateView:
-    if played in slot_of:
-        return candidate_view(catalogue, facts, decision, slot_of[played], obs)
-    return unlisted_view(catalogue, played, obs)
+def _danger(danger: float) -> int:
+    return -1 if np.isnan(danger) else round(100 * float(danger))
 
 
 def _worst(rho: np.ndarray) -> int:

@@ -103,6 +103,8 @@ def effect_text(candidate: CandidateView) -> str:
         text += f"; {loading(candidate.outage_percent)} after losing line {candidate.outage_line}"
     if candidate.else_percent >= 0:
         text += f", else {candidate.else_percent} % at most"
+    if candidate.danger >= 0:
+        text += f"; danger {candidate.danger}"
     return text
 
 
@@ -123,7 +125,10 @@ def state_text(case: CaseView) -> str:
     lines.extend(_substation_text(s) for s in case.substations)
     lines.extend(constraint_lines(case))
     if case.candidates:
-        lines.append("Candidates (highest loading right after the action; after the worst outage that may follow):")
+        known = any(c.danger >= 0 for c in case.candidates)
+        danger = "; danger in percent: what the next outages and the next step, as forecast, do to the grid"
+        shown = "highest loading right after the action; after the worst outage that may follow"
+        lines.append(f"Candidates ({shown}{danger if known else ''}):")
         lines.extend(f"{i}: {c.text}. {effect_text(c)}" for i, c in enumerate(case.candidates))
     if case.bad is not None:
         lines.append(bad_text(case, case.bad))

@@ -78,7 +78,7 @@ class RefinerLoop:
             served = LLMClient(model.app, model.adapters, settings.llm) if model.app else None
             client = served or EndpointClient(settings.llm)
             facts = facts_of(self._env, engine.security.lines, settings.grid)
-            actor = Actor(engine.catalogue, facts, settings.language)
+            actor = Actor(engine, facts, settings.language)
             proposer = LanguageProposer(client, actor, settings.language, int(rng.integers(2**31)))
             if settings.critic.source != "off":
                 seed = lambda: int(rng.integers(2**31))  # noqa: E731

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.unit
 @pytest.fixture(scope="module")
 def actor(env, engine, grid_settings):
     facts = facts_of(env, engine.security.lines, grid_settings)
-    return Actor(engine.catalogue, facts, LanguageSettings())
+    return Actor(engine, facts, LanguageSettings())
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_a_proposed_bus_assignment_is_found_again(actor, obs, decision):
 
 def test_without_candidates_the_prompt_is_the_papers(engine, env, obs, decision, grid_settings):
     facts = facts_of(env, engine.security.lines, grid_settings)
-    bare = Actor(engine.catalogue, facts, LanguageSettings(candidates=0, substations=6))
+    bare = Actor(engine, facts, LanguageSettings(candidates=0, substations=6))
     case = bare.case(obs, decision, played=0, fate=Outcome(False, 9, 0.1))
     text = bare.messages(case, obs, decision)[1]["content"]
     assert case.candidates == ()
@@ -96,7 +96,7 @@ def test_without_candidates_the_prompt_is_the_papers(engine, env, obs, decision,
 
 def test_flows_are_the_power_that_leaves_the_substation(env, engine, grid_settings, obs, decision):
     facts = facts_of(env, engine.security.lines, grid_settings)
-    view = Actor(engine.catalogue, facts, LanguageSettings(flows=True)).case(obs, decision).substations[0]
+    view = Actor(engine, facts, LanguageSettings(flows=True)).case(obs, decision).substations[0]
     gives = 0.0
     for name, flow in zip(view.elements, view.flows, strict=True):
         kind, number = name.split(" ")[0], int(name.split(" ")[1])
@@ -120,7 +120,7 @@ def test_prompts_of_real_states_stay_within_two_thousand_tokens(env, engine, gri
 
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
     facts = facts_of(env, engine.security.lines, grid_settings)
-    actors = [Actor(engine.catalogue, facts, LanguageSettings(prompt=p)) for p in ("ace", "paper")]
+    actors = [Actor(engine, facts, LanguageSettings(prompt=p)) for p in ("ace", "paper")]
     for obs in sorted(episode_observations, key=lambda o: -float(o.rho.max()))[:8]:
         decision = engine.decide(obs)
         for actor in actors:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.unit
 @pytest.fixture(scope="module")
 def actor(env, engine, grid_settings):
     facts = facts_of(env, engine.security.lines, grid_settings)
-    return Actor(engine.catalogue, facts, LanguageSettings(prompt="paper", substations=6))
+    return Actor(engine, facts, LanguageSettings(prompt="paper", substations=6))
 
 
 @pytest.fixture(scope="module")

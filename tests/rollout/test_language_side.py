@@ -34,7 +34,7 @@ def case(engine, episode_observations, scenario):
 
 @pytest.fixture(scope="module")
 def actor(env, engine):
-    return Actor(engine.catalogue, facts_of(env, engine.security.lines, GridSettings()), LanguageSettings())
+    return Actor(engine, facts_of(env, engine.security.lines, GridSettings()), LanguageSettings())
 
 
 def reply(action):
