@@ -143,9 +143,9 @@ def _with_outcomes(
     least = right_answer(labelled, known)
     played = least if rng.random() < _LEAST_IS_BAD else known[int(rng.integers(len(known)))]
     doomed = {played.id}
-    if rng.random() < variation.later_rounds and len(known) > 4:
+    if rng.random() < variation.later_rounds:
         others = sorted((c for c in known if c.id != played.id), key=lambda c: rank_key(labelled, c), reverse=True)
-        count = int(rng.integers(1, 4))
+        count = min(int(rng.integers(1, 4)), len(others) - 1)
         chosen = range(count) if rng.random() < _LEAST_IS_BAD else rng.permutation(len(others))[:count]
         doomed |= {others[i].id for i in chosen}
     survived = Outcome(True, horizon, round(horizon * _STEP_RETURN * rng.uniform(0.9, 1.1), 4))

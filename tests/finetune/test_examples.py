@@ -1,6 +1,7 @@
 """Examples from labels: the target is the best of what is listed, and the prompt is what a refiner asks."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,13 +41,36 @@ def test_survival_goes_before_the_slot_score():
     assert chosen(case_with({0: DEAD, 700: DEAD, 800: ALIVE, 226: DEAD})).id == 800
 
 
-def test_survivors_within_a_tie_are_taught_equally_often_and_beyond_it_the_return_decides():
+def with_danger(known: LabelledCase, dangers: dict[int, int]) -> LabelledCase:
+    shown = tuple(replace(c, danger=dangers[c.id]) for c in known.case.candidates)
+    return replace(known, case=replace(known.case, candidates=shown))
+
+
+def test_of_survivors_within_a_tie_the_least_danger_is_taught_and_beyond_it_the_return_decides():
     tie = case_with({0: DEAD, 700: Outcome(True, 100, 8.01), 800: Outcome(True, 100, 8.02), 226: DEAD})
-    taught = [chosen(tie, seed).id for seed in range(60)]
-    assert set(taught) == {700, 800}
-    assert 15 < taught.count(700) < 45
+    for less, more in ((700, 800), (800, 700)):
+        dangers = {0: 1, 226: 0, less: 20, more: 30}
+        assert {chosen(with_danger(tie, dangers), seed).id for seed in range(20)} == {less}
     apart = case_with({0: DEAD, 700: Outcome(True, 100, 7.0), 800: Outcome(True, 100, 8.0), 226: DEAD})
-    assert {chosen(apart, seed).id for seed in range(20)} == {800}
+    assert {chosen(with_danger(apart, {0: 1, 226: 0, 700: 2, 800: 90}), seed).id for seed in range(20)} == {800}
+
+
+def test_without_replays_the_least_danger_that_was_neither_bad_nor_tried_is_the_target():
+    danger = {0: 50, 700: 10, 800: 20, 226: 30}
+    seen = set()
+    for seed in range(200):
+        known = with_danger(case_with({}), danger)
+        example = make_example(known, np.random.default_rng(seed), Variation(0.5, 0.0, 0.5, 0.0, alone=0.0))
+        shown, _, after = example.messages[1]["content"].partition("Bad example: ")
+        failed = {c.id for c in CANDIDATES if c.text in after}
+        reply = parse_actor(example.reply)
+        assert reply is not None
+        line = next(t for t in shown.split("\n") if t.startswith(f"{reply.action['candidate']}: "))
+        target = next(c.id for c in CANDIDATES if line.split(": ", 1)[1].startswith(c.text + "."))
+        assert target == min(danger.keys() - failed, key=lambda i: danger[i])
+        assert f"Danger {danger[target]} is what candidate {reply.action['candidate']} leaves" in reply.analysis
+        seen.add(target)
+    assert seen >= {700, 800, 226}
 
 
 def test_where_all_die_the_longest_survivor_is_the_target():

@@ -12,6 +12,7 @@ from ace_ray.finetune import labelling
 from ace_ray.finetune.decision_files import FILES, GATE, SEEDS, Tally, write_decision_files
 from ace_ray.finetune.gate import load_gate
 from ace_ray.finetune.label_files import (
+    META,
     labelled_case,
     pack,
     read_cases,
@@ -20,7 +21,7 @@ from ace_ray.finetune.label_files import (
     read_rows,
     write_rows,
 )
-from ace_ray.finetune.labelling import generate
+from ace_ray.finetune.labelling import generate, redescribe
 from ace_ray.finetune.labels import Labeller, LabelPlan
 from ace_ray.finetune.planted_files import plant_all
 from ace_ray.finetune.seeds import read_seeds
@@ -219,3 +220,30 @@ def test_nothing_is_planted_in_labels_of_another_engine(labeller, tmp_path):
     (tmp_path / "meta.json").write_text(json.dumps(aged))
     with pytest.raises(DataError, match="acts otherwise"):
         plant_all(tmp_path, GRID, processes=1, progress=False)
+
+
+def test_old_texts_are_written_anew_and_replays_stay(labeller, rows, tmp_path):
+    old = [{**row, "prompt": "old words", "case": _without_danger(row["case"])} for row in rows]
+    write_rows(tmp_path / "labels-train-000000.parquet", old)
+    (tmp_path / META).write_text(json.dumps(labeller.meta()))
+    assert redescribe(tmp_path, progress=False) == len(rows)
+    new = {row["key"]: row for row in read_rows(tmp_path, "labels")}
+    for row in (row for row in rows if row["ids"]):
+        assert {k: v for k, v in new[row["key"]].items() if k != "prompt"} == {
+            k: v for k, v in row.items() if k != "prompt"
+        }
+        assert "danger" in new[row["key"]]["prompt"]
+
+
+def test_texts_of_another_engines_replays_are_not_written_anew(labeller, rows, tmp_path):
+    write_rows(tmp_path / "labels-train-000000.parquet", rows)
+    (tmp_path / META).write_text(json.dumps({**labeller.meta(), "behaviour": []}))
+    with pytest.raises(DataError, match="acts otherwise"):
+        redescribe(tmp_path, progress=False)
+
+
+def _without_danger(case: str) -> str:
+    view = json.loads(case)
+    for candidate in view["candidates"]:
+        del candidate["danger"]
+    return json.dumps(view)
