@@ -8,6 +8,7 @@ need no model are scored on the same states with the same number of replays:
     first   the listed actions in their order, do-nothing last
     random  the listed actions in random order (mean of eight draws)
     greedy  what the controller itself would play; the same in every round
+    danger  the listed actions by the danger that the prompt shows, least first
     search  the next best action by slot score, do-nothing among the others
 
 What is legal is decided by the state: cooldowns, dead lines, no power flow. The bad example again is not.
@@ -38,6 +39,7 @@ from ace_ray.config.run import RunSettings
 from ace_ray.finetune.label_files import read_meta, read_rows
 from ace_ray.finetune.labelling import generate
 from ace_ray.finetune.labels import LabelPlan
+from ace_ray.grid.danger import Danger
 from ace_ray.grid.engine import Decision, DecisionEngine
 from ace_ray.grid.environment import make_env
 from ace_ray.grid.snapshot import Snapshot
@@ -46,7 +48,7 @@ from ace_ray.language.describe import facts_of
 from llm_service.adapters import AdapterRef
 from llm_service.protocol import LLM, Priority
 
-BASELINES = ("first", "random", "greedy", "search")
+BASELINES = ("first", "random", "greedy", "danger", "search")
 _LEAST_EPISODES = 40
 _MOST_AN_EPISODE = 6
 _DRAWS = 8
@@ -140,6 +142,7 @@ class Exam:
         self.settings = settings
         self.comparator = Comparator(make_env(grid), engine, grid, keep=_CHUNK)
         self.actor = Actor(engine, facts_of(env, engine.security.lines, grid), settings.language)
+        self.danger = Danger(engine)
         made, context = read_meta(folder)["context"], self.comparator.context()
         if made != context:
             raise GridMismatchError(
@@ -234,10 +237,12 @@ class Exam:
         listed = [i for i in self.comparator.compared_set(decision, state.played) if i not in (0, state.played)]
         nothing = [0] if state.played != 0 else []
         rng = np.random.default_rng((self.settings.seed, number))
+        danger = self.danger.of(self.comparator.observation(state.snapshot), listed + nothing, decision.accompany)
         return {
             "first": [listed + nothing],
             "random": [rng.permutation(listed + nothing).tolist() for _ in range(_DRAWS)],
             "greedy": [[int(decision.ids[greedy_slot(decision)])]],
+            "danger": [[(listed + nothing)[i] for i in np.argsort(danger, kind="stable")]],
             "search": [[i for i in _by_score(decision) if i != state.played]],
         }
 
