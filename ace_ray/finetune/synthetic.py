@@ -47,7 +47,7 @@ class SyntheticCases:
         base = int(rng.normal(104, 6)) if kind == "overloaded" else int(rng.uniform(60, 95))
         base_outage = COLLAPSE if rng.random() < 0.15 else max(base + 1, int(rng.normal(125, 25)))
         candidates = self._candidates(
-            facts, kind, base, base_outage, int(rng.integers(2, 5) if brief else rng.integers(4, 15))
+            facts, kind, base, base_outage, int(rng.integers(2, 9) if brief else rng.integers(4, 15))
         )
         loaded = self._loaded(facts, base, candidates[0].line)
         case = CaseView(
@@ -67,11 +67,18 @@ class SyntheticCases:
             candidates=candidates,
         )
         if brief:
-            case = replace(
-                case, dead=(), substations=(), cooling_substations=(), cooling_lines=(), maintenance=(), accompany=()
-            )
-        played = candidates[int(rng.integers(len(candidates)))]
+            listed = tuple(self._brief(c) for c in candidates)
+            case = replace(case, loaded=loaded[:1], dead=(), outages=(), substations=(), candidates=listed)
+            case = replace(case, cooling_substations=(), cooling_lines=(), maintenance=(), accompany=())
+        played = case.candidates[int(rng.integers(len(candidates)))]
         return LabelledCase(f"synthetic-{self._count}", case, played, {})
+
+    def _brief(self, candidate: CandidateView) -> CandidateView:
+        """The same in few words: a short action, and of its effect the highest loading and the danger."""
+        if candidate.id != 0:
+            text = f"substation {self.rng.integers(40)}: line {self.rng.integers(99)} to bus 2"
+            candidate = replace(candidate, text=text)
+        return replace(candidate, over=0, outage_percent=-1, outage_line=-1, else_percent=-1)
 
     def _facts(self) -> GridFacts:
         rng = self.rng
