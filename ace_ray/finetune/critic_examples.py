@@ -70,14 +70,17 @@ def _decisions(numbers: Sequence[int]) -> str:
     return f"Decision{'s' if len(numbers) > 1 else ''} {' and '.join(map(str, numbers))}"
 
 
-def synthetic_episode(rng: np.random.Generator) -> LabelledEpisode:
+def synthetic_episode(rng: np.random.Generator, brief: bool = False) -> LabelledEpisode:
     """A made-up episode, so that the words and figures are learned before the few real ones.
 
     Before a blackout one decision that was not the best by prediction starts a climb of the highest loading: it is
     lowered. Others before and after it were not the best either, but nothing follows from them. In an episode that
     lasted, a large relief by the best action is raised.
+
+    Args:
+        brief: only a few key steps.
     """
-    count = int(rng.integers(4, 17))
+    count = int(rng.integers(3, 7 if brief else 17))
     survived = bool(rng.random() < 0.25)
     steps = np.sort(rng.choice(int(rng.choice([60, 300, 2000])), size=count, replace=False))
     rho = rng.normal(0.93, 0.05, size=count + 1).clip(0.6, 1.1)

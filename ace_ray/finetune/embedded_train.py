@@ -85,11 +85,13 @@ class Examples(Dataset):
         """The i-th example as text."""
         r, s = self.recipe, self.sources
         rng = np.random.default_rng((r.seed, i))
+        brief = i < r.brief * r.examples
         if rng.random() < r.critic:
-            made_up = not s.episodes or rng.random() < r.critic_synthetic
-            episode = synthetic_episode(rng) if made_up else s.episodes[int(rng.integers(len(s.episodes)))]
-            return critic_example(episode, s.critic_system)
-        if i < r.brief * r.examples:
+            made_up = brief or not s.episodes or rng.random() < r.critic_synthetic
+            drawn = synthetic_episode(rng, brief) if made_up else s.episodes[int(rng.integers(len(s.episodes)))]
+            whole = critic_example(drawn, s.critic_system)
+            return Example(whole.messages[1:], whole.reply) if brief else whole
+        if brief:
             whole = make_example(SyntheticCases(rng).draw(brief=True), rng, Variation())
             return Example(whole.messages[1:], whole.reply)
         real = i >= r.lessons * r.examples and rng.random() >= r.rest

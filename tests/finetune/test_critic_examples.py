@@ -20,6 +20,10 @@ def drawn(count):
     return [synthetic_episode(np.random.default_rng(seed)) for seed in range(count)]
 
 
+def test_brief_ones_have_few_key_steps():
+    assert {len(synthetic_episode(np.random.default_rng(seed), brief=True).keys) for seed in range(60)} == {3, 4, 5, 6}
+
+
 def test_an_example_has_the_prompt_of_the_running_critic_and_a_reply_within_the_schema():
     for episode in drawn(50):
         example = critic_example(episode, critic_system(SETTINGS))
