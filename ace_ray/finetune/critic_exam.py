@@ -1,9 +1,9 @@
 """Does the critic find the decision that led to a blackout (`ace llm eval-critic`)?
 
-In a held-out state where the played action survives and another of the compared set dies, that other one is planted
-(`planting`): the episode is played as it was up to there, the planted action in its place, and the controller goes on
-to the blackout. The critic sees the episode as it sees those of a run. Asked: does it lower the planted decision?
-Beside it stands what needs no model, on the same key steps:
+In a held-out state where the played action survives and others of the compared set die, up to two of these are planted,
+one at a time (`planting`): the episode is played as it was up to there, the planted action in its place, and the
+controller goes on to the blackout. The critic sees the episode as it sees those of a run. Asked: does it lower the
+planted decision? Beside it stands what needs no model, on the same key steps:
 
     random           as many edits as the critic made, of random key steps with random levels (half of them lower)
     latest_off_best  one edit: the last key step whose action was not the best by prediction
@@ -37,6 +37,7 @@ Record = dict[str, Any]
 Rule = Callable[[Sequence[EpisodeStep]], EpisodeStep]
 
 ASTRAY = 0.3
+_PLANTED = 2
 
 
 def latest_off_best(steps: Sequence[EpisodeStep]) -> EpisodeStep:
@@ -71,18 +72,18 @@ class CriticExam:
     def take(
         self, client: LLM, states: Sequence[ExamState], adapter: AdapterRef | None = None, progress: bool = True
     ) -> Iterator[Record]:
-        """Up to two records for every state in which a deadly action can be planted: one with greedy after it, one with
-        a controller that goes astray; what does not end in a blackout gives none."""
+        """Two records for each planted action, at most two actions a state: one with greedy after it, one with a
+        controller that goes astray; what does not end in a blackout gives none."""
         rng = np.random.default_rng(self.settings.seed)
         for state in tqdm(states, unit="state", desc="plant", disable=not progress):
             deadly = [i for i, fate in state.fates.items() if not fate.survived and i != state.played]
             if not state.fates[state.played].survived or not deadly:
                 continue
-            id = int(rng.choice(deadly))
-            for astray in (0.0, ASTRAY):
-                planted = plant(self.labeller, state.snapshot, id, astray, rng)
-                if planted is not None and planted.blackout:
-                    yield {"astray": astray > 0, **self._ask(client, state, planted, adapter)}
+            for id in rng.permutation(deadly)[:_PLANTED].tolist():
+                for astray in (0.0, ASTRAY):
+                    planted = plant(self.labeller, state.snapshot, id, astray, rng)
+                    if planted is not None and planted.blackout:
+                        yield {"astray": astray > 0, **self._ask(client, state, planted, adapter)}
 
     def _ask(self, client: LLM, state: ExamState, planted: Planted, adapter: AdapterRef | None) -> Record:
         settings, language = self.settings.critic, self.settings.language

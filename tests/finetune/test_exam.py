@@ -273,11 +273,12 @@ def test_a_critic_that_lowers_the_planted_step_is_told_from_one_that_does_not(pl
 
         return FakeClient(answer)
 
-    lower, *astray = exam.take(at_the_planted_one("-2K"), [state], progress=False)
+    lower, *others = exam.take(at_the_planted_one("-2K"), [state], progress=False)
     higher, *_ = exam.take(at_the_planted_one("+2K"), [state], progress=False)
     assert (lower["shown"], lower["lowered"], higher["lowered"]) == (1.0, 1.0, 0.0)
     assert higher["lowered_at_random"] == lower["lowered_at_random"] <= 0.25
-    assert not lower["astray"] and all(record["astray"] for record in astray)
+    assert not lower["astray"] and sum(not record["astray"] for record in others) <= 1
+    assert all(record["lowered"] == record["shown"] for record in others)
     found = critic_result([lower, {**higher, "key": "other"}], SETTINGS, "validation")
     assert found["lowered"]["mean"] == 0.5 and found["edits"] == 1.0 and found["astray"] == {"states": 0}
     assert set(found["rules"]) == set(RULES) and len(critic_lines(found)) == 10
