@@ -3,6 +3,7 @@
 Where greedy dies, most grids were calm a step before: the opponent opens a line, several lines are overloaded at once,
 and single best moves come too late (docs/expert.md). So expert acts before:
 
+- *trust*: it plays against the injections of the next step, which are the forecast as far as forecasts came true;
 - *prevent*: while an attack or maintenance may come, and the chance-weighted risk of the next outage can be lowered by
   one move, or by two in a row, it plays the first of them;
 - *relieve*: in an overload, of the moves that relieve it the one that leaves the least risk;
@@ -22,9 +23,10 @@ from ace_ray.agents.base import OwnAgent
 from ace_ray.config.expert import ExpertSettings
 from ace_ray.grid.attacks import AttackClock, Threats
 from ace_ray.grid.engine import DecisionEngine
-from ace_ray.grid.forecast import simulate
+from ace_ray.grid.forecast import foretell, simulate
 from ace_ray.grid.model import FloatArray
 from ace_ray.grid.outlook import Aim, Moves, Outlook, Place
+from ace_ray.grid.trust import Trust
 
 _LIMIT = 1.0  # rho from which a line is on its way to being tripped
 _MARGIN = 0.99  # rho above which it counts as overloaded: the forecast is off by a percent
@@ -61,12 +63,15 @@ class Expert(OwnAgent):
     def _forget(self) -> None:
         super()._forget()
         self._clock = AttackClock(self.engine.opponent, self.engine.game)
+        self._trust = Trust()
         self._pause = 0
 
     def act(self, observation: Any, reward: float, done: bool = False) -> Any:
         """Returns the Grid2Op action for this observation."""
         started = time.perf_counter()
         settings, outlook = self.settings, self._outlook
+        self._expected = self._trust.see(observation)
+        foretell(observation, self._expected)
         threats = self.engine.opponent.threats(observation, settings.lead)
         soon = self._clock.steps_until_attack(observation) <= settings.lead or bool(threats.planned)
         self._pause = max(0, self._pause - 1)
@@ -76,7 +81,7 @@ class Expert(OwnAgent):
             ids = self._relieve(observation, threats, soon)
         else:
             if soon and not self._pause and threats.lines.size:
-                place = outlook.load(observation, threats)
+                place = outlook.load(observation, threats, self._expected)
                 now = outlook.measure(place, [0])
                 if now is not None and now.risk[0] > settings.risk:
                     decided = True
@@ -120,7 +125,7 @@ class Expert(OwnAgent):
         """The least risk after one more move."""
         outlook = self._outlook
         there = outlook.after(place, moves, row)
-        further = outlook.expand(there, "risk", risks=outlook.risks(moves, row))
+        further = outlook.expand(there, "risk", risks=outlook.risks(moves, row), most=self.settings.second_list)
         if further is None:
             return np.inf
         rows = np.flatnonzero(further.worst < self.settings.rho_room)
@@ -134,13 +139,13 @@ class Expert(OwnAgent):
         outlook = self._outlook
         aim: Aim = "both" if soon else "overload"
         weight = _RISK_WEIGHT * (1.0 if soon else _CALM_WEIGHT)
-        place = outlook.load(observation, threats)
+        place = outlook.load(observation, threats, self._expected)
         along = self.engine.accompany(observation)
         if along:
             place = outlook.with_lines(place, along)
         moves = outlook.expand(place, aim, switches=not along)
         if moves is None and along:  # the line cannot go in here
-            place, along = outlook.load(observation, threats), ()
+            place, along = outlook.load(observation, threats, self._expected), ()
             moves = outlook.expand(place, aim)
         if moves is None:
             return along
@@ -155,7 +160,10 @@ class Expert(OwnAgent):
     def _plan(
         self, observation: Any, place: Place, moves: Moves, along: tuple[int, ...], weight: float
     ) -> tuple[int, ...]:
-        """The first move of the best sequence found by a beam search; the others only serve to judge it."""
+        """The first move of the best sequence found by a beam search; the others only serve to judge it.
+
+        Twelve first moves with short looks behind them saved more grids than five with long ones (docs/expert.md).
+        """
         settings, outlook = self.settings, self._outlook
         value = self._overload(moves, place) + 1e-3 * moves.worst + _EARLIER * weight * moves.risk
         order = np.argsort(value, kind="stable")
@@ -166,7 +174,7 @@ class Expert(OwnAgent):
         for _ in range(settings.plan_depth - 1):
             longer: list[_Plan] = []
             for plan in beam:
-                further = outlook.expand(plan.place, "overload")
+                further = outlook.relieving(plan.place, settings.plan_list)
                 if further is None:
                     continue
                 over = self._overload(further, plan.place)
@@ -187,8 +195,8 @@ class Expert(OwnAgent):
         """[n] overload after each move: each line's weighs more the less time it has, and a trip weighs 1 and more."""
         past = np.minimum(place.overflow, self.engine.game.tolerated)
         above = (np.maximum(moves.rho - _MARGIN, 0.0) * (1.0 + 0.5 * past)).sum(axis=1)
-        tripped = (place.overflow >= self.engine.game.tolerated) & (moves.rho > _LIMIT)
-        return above + tripped.sum(axis=1) + 2.0 * (moves.rho >= self.engine.game.hard_rho).sum(axis=1)
+        tripped = self.engine.game.tripped(place.overflow, moves.rho)
+        return above + (tripped * np.where(moves.rho >= self.engine.game.hard_rho, 2.0, 1.0)).sum(axis=1)
 
     # -- calm ---------------------------------------------------------------------------------------------------------
 
@@ -203,7 +211,7 @@ class Expert(OwnAgent):
         options = rules.reversions(observation)
         if not options.size:
             return ()
-        place = outlook.load(observation, threats)
+        place = outlook.load(observation, threats, self._expected)
         moves = outlook.measure(place, np.concatenate([[0], options]))
         if moves is None:
             return ()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ace_ray.grid.catalogue import LINE, NOOP, Catalogue
 from ace_ray.grid.effect import topologies_after
+from ace_ray.grid.forecast import Injections
 from ace_ray.grid.model import FloatArray, GridModel, GridState, IntArray, limits_of
 from ace_ray.grid.newton import OperatingPoint
 from ace_ray.grid.screen import PER_LINE
@@ -141,12 +142,12 @@ class AcCheck:
         self.ready = self._solve()
         return self.ready
 
-    def expect(self, gen_p: FloatArray, load_p: FloatArray, load_q: FloatArray) -> None:
-        """Replace the injections of the loaded state (MW, MVAr), until the next `load`; solved by the next `bring`."""
+    def expect(self, injections: Injections) -> None:
+        """Replace the injections of the loaded state, until the next `load`; solved by the next `bring`."""
         model = self.model
-        self._grid.update_gens_p(self._all[model.n_gen], gen_p.astype(np.float32))
-        self._grid.update_loads_p(self._all[model.n_load], load_p.astype(np.float32))
-        self._grid.update_loads_q(self._all[model.n_load], load_q.astype(np.float32))
+        self._grid.update_gens_p(self._all[model.n_gen], injections.gen_p.astype(np.float32))
+        self._grid.update_loads_p(self._all[model.n_load], injections.load_p.astype(np.float32))
+        self._grid.update_loads_q(self._all[model.n_load], injections.load_q.astype(np.float32))
 
     def bring(self, topo: IntArray, reconnected: tuple[int, ...] = ()) -> bool:
         """Bring the loaded state into another topology [T], until the next `load`; false if the power flow diverges.

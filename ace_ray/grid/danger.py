@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ace_ray.grid.attacks import Threats
 from ace_ray.grid.catalogue import LINE
 from ace_ray.grid.engine import DecisionEngine
-from ace_ray.grid.forecast import next_injections
+from ace_ray.grid.forecast import foretold
 from ace_ray.grid.model import FloatArray, IntArray
 
 SOFT_RHO = 0.97  # rho from which a line counts as stressed after an outage
@@ -63,9 +63,7 @@ class Danger:
         engine = self._engine
         check, model = engine.check, engine.model
         check.load(obs)
-        forecast = next_injections(obs)
-        if forecast is not None:
-            check.expect(*forecast)
+        check.expect(foretold(obs))
         topo = check.topo
         for action_id in along:
             topo = check.topology_after(topo, action_id)

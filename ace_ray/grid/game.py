@@ -3,6 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ace_ray.grid.model import FloatArray, IntArray
+
 
 @dataclass(frozen=True)
 class GameRules:
@@ -33,3 +38,11 @@ class GameRules:
             tolerated=int(parameters.NB_TIMESTEP_OVERFLOW_ALLOWED),
             hard_rho=float(parameters.HARD_OVERFLOW_THRESHOLD),
         )
+
+    def tripped(self, overflow: IntArray, rho: FloatArray) -> NDArray[np.bool_]:
+        """[..., L] lines that a protection opens in a step that leads to `rho` [..., L].
+
+        Args:
+            overflow: [L] steps in a row that a line has been above its limit before.
+        """
+        return ((overflow >= self.tolerated) & (rho > 1.0)) | (rho >= self.hard_rho)

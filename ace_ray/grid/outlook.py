@@ -1,7 +1,7 @@
 """Looking ahead: what actions do in topologies that are not there yet, and how exposed they leave the grid to outages.
 
 From one observation, `Outlook` builds a tree of topologies: `expand` a place to get moves with exact AC flows and the
-stress after each outage that threatens, `after` a move to get the next place. Injections are those forecast for the
+stress after each outage that threatens, `after` a move to get the next place. Injections are those expected of the
 next step, which is what an action played now will meet. Places further on keep them.
 """
 
@@ -17,8 +17,9 @@ from ace_ray.config.expert import ExpertSettings
 from ace_ray.grid import kernels
 from ace_ray.grid.attacks import Threats
 from ace_ray.grid.catalogue import LINE, SUBSTATION
+from ace_ray.grid.effect import topologies_after
 from ace_ray.grid.engine import DecisionEngine
-from ace_ray.grid.forecast import next_injections
+from ace_ray.grid.forecast import Injections
 from ace_ray.grid.linear import Linearisation
 from ace_ray.grid.model import FloatArray, GridState, IntArray
 from ace_ray.grid.newton import tangent
@@ -66,20 +67,17 @@ class Outlook:
     def __init__(self, engine: DecisionEngine, settings: ExpertSettings) -> None:
         self.engine, self.settings = engine, settings
 
-    def load(self, obs: Any, threats: Threats) -> Place:
-        """Take over an observation and return the place where it stands."""
+    def load(self, obs: Any, threats: Threats, expected: Injections) -> Place:
+        """Take over an observation, and what is expected of the next step, and return the place where it stands."""
         check, model = self.engine.check, self.engine.model
         self.threats = threats
         self._maintenance, self._attacked = obs.time_next_maintenance, obs.time_since_last_attack
         self._state = GridState.from_observation(model, obs)
         check.load(obs)
-        forecast = next_injections(obs)
-        if forecast is not None:
-            gen_p, load_p, _ = forecast
-            injection = self._state.injection.copy()
-            injection[model.load_pos], injection[model.gen_pos] = -load_p, gen_p
-            self._state = replace(self._state, injection=injection)
-            check.expect(*forecast)
+        injection = self._state.injection.copy()
+        injection[model.load_pos], injection[model.gen_pos] = -expected.load_p, expected.gen_p
+        self._state = replace(self._state, injection=injection)
+        check.expect(expected)
         rest_s, rest_l = obs.time_before_cooldown_sub, obs.time_before_cooldown_line
         return Place(obs.topo_vect.astype(np.int32), rest_s.copy(), rest_l.copy(), obs.timestep_overflow.copy())
 
@@ -108,6 +106,7 @@ class Outlook:
         aim: Aim,
         switches: bool = True,
         risks: FloatArray | None = None,
+        most: int | None = None,
     ) -> Moves | None:
         """The best moves of a place by the linear screen, measured; None where the place has no power flow solution.
 
@@ -116,19 +115,39 @@ class Outlook:
             aim: What the screen ranks for: the max rho now, after the outages that threaten, or both.
             switches: Whether line switches are looked at too.
             risks: [O] risk by outage there, if known; the worst few get a ranking of their own.
+            most: Length of each list against outages; the setting `risk_list` if None.
         """
         lin = self._linearised(place)
         if lin is None:
             return None
         if risks is None and aim != "overload":
             risks = self._by_outage(self._measured(lin, place, np.zeros(1, np.int64)), 0)
-        lists = self._lists(lin, place, aim, risks)
+        lists = self._lists(lin, place, aim, risks, self.settings.risk_list if most is None else most)
         if switches:
-            ids = np.flatnonzero(self.engine.catalogue.kind == LINE)
-            lists.append(ids[self.legal(place, ids)])
+            lists.append(self._switches(lin, place, aim, self.settings.switch_list if aim == "risk" else None))
         chosen = np.unique(np.concatenate([np.zeros(1, np.int64), *lists]))
         self.engine.check.bring(place.topo, place.reconnected)
         return self._measured(lin, place, chosen)
+
+    def relieving(self, place: Place, most: int) -> Moves | None:
+        """The best moves against the overload of a place alone: a quarter of the cost of `expand`, without stress.
+
+        Args:
+            place: Where to move from.
+            most: Number of substation moves; a quarter as many line switches are looked at.
+        """
+        lin = self._linearised(place)
+        if lin is None:
+            return None
+        lists = [
+            self._by_newton(lin, place, self._free(place), most),
+            self._switches(lin, place, "overload", most // 4),
+        ]
+        ids = np.unique(np.concatenate([np.zeros(1, np.int64), *lists]))
+        checked = self.engine.check.sweep(ids)
+        keep = checked.converged | (ids == 0)
+        rho = np.where(checked.converged[:, None], checked.rho, kernels.ISLAND)[keep]
+        return Moves(ids[keep], rho, np.zeros((len(rho), 0)), np.zeros(len(rho)))
 
     def exactly(self, place: Place, moves: Moves, rows: Sequence[int] | NDArray) -> Moves:
         """These rows of `moves`, with the stress of every outage that threatens by AC power flow.
@@ -154,16 +173,18 @@ class Outlook:
         return self._by_outage(moves, row)
 
     def after(self, place: Place, moves: Moves, row: int) -> Place:
-        """The place that a move leads to, a step later."""
+        """The place that a move leads to, a step later, without the lines that a protection opens on the way."""
         engine, chosen = self.engine, int(moves.ids[row])
         substation_rest, line_rest = np.maximum(place.substation_rest - 1, 0), np.maximum(place.line_rest - 1, 0)
-        engine.check.bring(place.topo, place.reconnected)
-        topo = engine.check.topology_after(place.topo, chosen)
+        topo = topologies_after(engine.model, engine.catalogue, place.topo, [chosen], place.reconnected)[0]
         if engine.catalogue.kind[chosen] == LINE:
             line_rest[engine.catalogue.line[chosen]] = engine.game.line_rest
         elif engine.catalogue.kind[chosen] == SUBSTATION:
             substation_rest[engine.catalogue.substation[chosen]] = engine.game.substation_rest
         overflow = np.where(moves.rho[row] > 1.0, place.overflow + 1, 0)
+        tripped = engine.game.tripped(place.overflow, moves.rho[row])
+        topo[engine.model.line_or_pos[tripped]] = topo[engine.model.line_ex_pos[tripped]] = -1
+        line_rest[tripped], overflow[tripped] = engine.game.tripped_rest, 0
         return Place(topo, substation_rest, line_rest, overflow)
 
     def legal(self, place: Place, ids: NDArray) -> NDArray[np.bool_]:
@@ -203,31 +224,51 @@ class Outlook:
     def _by_outage(self, moves: Moves, row: int) -> FloatArray:
         return self.cost(moves.stress[row]) * self.threats.weights
 
-    def _lists(self, lin: Linearisation, place: Place, aim: Aim, risks: FloatArray | None) -> list[IntArray]:
+    def _lists(self, lin: Linearisation, place: Place, aim: Aim, risks: FloatArray | None, most: int) -> list[IntArray]:
         """What the screen ranks first: for the overload here, for all outages at once, for the riskiest one by one.
 
         The ranking of all outages is linear. Those of the overload and of one outage take a Newton step from the solved
         state, which sees voltages and reactive power.
         """
         engine, settings = self.engine, self.settings
-        free = engine.screen.substations[place.substation_rest[engine.screen.substations] == 0]
-        lists = []
+        free, lists = self._free(place), []
         if aim != "risk":
             lists.append(self._by_newton(lin, place, free, settings.overload_list))
         if aim != "overload" and risks is not None:
             lines = self.threats.lines[self.threats.weights > 0]
             outages = engine.security.screen_order(lin, lines)
             if outages.lines.size:
-                ids, _ = engine.screen.rank(lin, settings.risk_list // 2, free, outages, settings.rho_room)
-                lists.append(self._capped(place, ids, settings.risk_list))
+                ids, _ = engine.screen.rank(lin, most // 2, free, outages, settings.rho_room)
+                lists.append(self._capped(place, ids, most))
             for o in np.argsort(-risks, kind="stable")[: settings.outages_apart]:
                 lost = int(self.threats.lines[o])
                 topo = place.topo.copy()
                 topo[[engine.model.line_or_pos[lost], engine.model.line_ex_pos[lost]]] = -1
                 there = self._linearised(replace(place, topo=topo)) if risks[o] > _COUNTS else None
                 if there is not None:
-                    lists.append(self._by_newton(there, place, free, settings.risk_list))
+                    lists.append(self._by_newton(there, place, free, most))
         return lists
+
+    def _free(self, place: Place) -> IntArray:
+        """Substations that may be moved there."""
+        substations = self.engine.screen.substations
+        return substations[place.substation_rest[substations] == 0]
+
+    def _switches(self, lin: Linearisation, place: Place, aim: Aim, most: int | None) -> IntArray:
+        """The line switches, or `most` of them: those that leave the least overload, or risk, by the linear model."""
+        ids = np.flatnonzero(self.engine.catalogue.kind == LINE)
+        ids = ids[self.legal(place, ids)]
+        if most is None:
+            return ids
+        screen, soft, lines = self.engine.screen, self.settings.soft_rho, self.threats.lines
+        rows = screen.rows(lin, ids, lines)
+        if aim == "risk":
+            stress = stress_after(lin, rows, rows.flows, lin.reactive(rows.flows), lines, soft)
+            value = self.cost(stress) @ self.threats.weights
+        else:
+            value = np.maximum(screen.rho(lin, rows) - soft, 0.0).sum(axis=1)
+        order = np.argsort(np.where(rows.usable, value, np.inf), kind="stable")
+        return ids[order[: min(most, int(rows.usable.sum()))]]
 
     def _by_newton(self, lin: Linearisation, place: Place, free: IntArray, most: int) -> IntArray:
         """The best partitions by max rho after one Newton step from the state that the AC check has solved last."""
@@ -240,9 +281,11 @@ class Outlook:
         """The legal ones of `ids`, in order: at most `most`, a third of them on one substation."""
         ids = ids[self.legal(place, ids)].astype(np.int64)
         count: dict[int, int] = {}
-        chosen = []
+        chosen: list[int] = []
         for action_id, substation in zip(ids.tolist(), self.engine.catalogue.substation[ids].tolist(), strict=True):
+            if len(chosen) == most:
+                break
             count[substation] = count.get(substation, 0) + 1
             if count[substation] <= max(_LEAST, most // 3):
                 chosen.append(action_id)
-        return np.array(chosen[:most], np.int64)
+        return np.array(chosen, np.int64)

@@ -3,6 +3,7 @@ import pytest
 
 from ace_ray.agents import registry
 from ace_ray.agents.expert import Expert
+from ace_ray.grid.forecast import foretold
 from ace_ray.grid.scenario import reset_to
 
 pytestmark = pytest.mark.unit
@@ -21,7 +22,7 @@ def played(env, expert, scenario):
     while not done and len(seen) < 130:
         outlook, before = expert._outlook, expert.decisions
         action = expert.act(obs, 0.0, False)
-        place = outlook.load(obs, expert.engine.opponent.threats(obs, 0))
+        place = outlook.load(obs, expert.engine.opponent.threats(obs, 0), foretold(obs))
         measured = outlook.measure(place, [0, *expert.last_ids])
         risks = None if measured is None else measured.risk
         seen.append((obs.copy(), expert.last_ids, expert.decisions > before, risks))
