@@ -164,6 +164,7 @@ def _summary(speeds: Speeds) -> dict[str, dict[str, float]]:
         who: {
             "tokens_per_s": statistics.median(run.tokens_per_s for run in runs),
             "requests_per_s": statistics.median(run.requests / run.seconds for run in runs),
+            "cpu_s": statistics.mean(run.cpu_s / run.requests for run in runs),
             "prompt_tokens": statistics.mean(run.prompt_tokens / run.requests for run in runs),
             "reply_tokens": statistics.mean(run.reply_tokens / run.requests for run in runs),
         }

@@ -7,7 +7,7 @@ from llm_service.adapters import check_safetensors
 from llm_service.errors import ModelError
 from llm_service.settings import EngineSettings
 
-_PROCESS_GIB = 1.2  # frontend and engine process with vLLM and torch imported, measured
+_PROCESS_GIB = 1.3  # frontend and engine process with vLLM and torch imported, measured
 _GIB = 1 << 30
 
 

@@ -46,6 +46,7 @@ Latency = float | Literal["engine"]
 _BLOCK = 10  # decisions, about a second
 _RESAMPLES = 4000
 _REST = signal.SIGUSR1
+_POLL_S = 0.005
 _SLICE_S = 0.05
 _START_S = 300.0
 
@@ -167,23 +168,43 @@ class _Worker:
 class _Switch:
     """Lets the refiner's process work or rest, wherever it is: a signal's handler holds it, and its engine, up.
 
-    Only that handler touches the events: the main thread could hold their locks when the signal comes.
+    The two sides share plain numbers: a handler may interrupt another one, and must find no lock taken.
     """
 
     def __init__(self) -> None:
         context = multiprocessing.get_context("spawn")
-        self.working, self.resting, self.ended = context.Event(), context.Event(), context.Event()
-        self._over = False
+        self._working, self._resting, self._ended = (context.RawValue("b", 0) for _ in range(3))
+
+    # --- the worker's side -------------------------------------------------------------------------------------------
+
+    @property
+    def resting(self) -> bool:
+        return bool(self._resting.value)
+
+    def work(self) -> None:
+        self._resting.value = 0
+        self._working.value = 1
+
+    def rest(self, refiner: int) -> None:
+        """Call it to rest; `resting` tells when it does."""
+        self._working.value = 0
+        os.kill(refiner, _REST)
+
+    def end(self) -> None:
+        self._ended.value = 1
+        self.work()
+
+    # --- the refiner's side ------------------------------------------------------------------------------------------
 
     def rest_at_signal(self) -> None:
-        """In the refiner's process: rest from now on, whenever the signal comes."""
+        """Rest from now on, whenever the signal comes."""
         signal.signal(_REST, lambda *_: self._rest())
         signal.raise_signal(_REST)
 
     def over(self) -> bool:
         """Whether the refiner is to end, as it is when the worker's process died."""
         worker = multiprocessing.parent_process()
-        return self._over or (worker is not None and not worker.is_alive())
+        return bool(self._ended.value) or (worker is not None and not worker.is_alive())
 
     def sleep(self, seconds: float) -> None:
         """Time that passes only while the refiner works."""
@@ -196,12 +217,11 @@ class _Switch:
         engines = psutil.Process().children()
         for engine in engines:
             engine.suspend()
-        self.resting.set()
-        while not self.working.wait(1.0) and not self.over():
-            pass
+        self._resting.value = 1
+        while not self._working.value and not self.over():
+            time.sleep(_POLL_S)
         for engine in engines:
             engine.resume()
-        self._over = self._over or self.ended.is_set()
 
 
 class _RefinerBeside:
@@ -219,44 +239,34 @@ class _RefinerBeside:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end()
+        self._switch.end()
         self._process.join(10.0)
         self._process.kill()
 
     def wait(self) -> None:
         """Until it rests."""
         until = time.monotonic() + _START_S
-        while not self._switch.resting.wait(_SLICE_S):
+        while not self._switch.resting:
             if not self._process.is_alive() or time.monotonic() > until:
                 raise WorkerError("the refiner's process died, or does not answer", "its error is printed above")
+            time.sleep(_POLL_S)
 
     def work(self) -> None:
         """Go on."""
-        self._switch.resting.clear()
-        self._switch.working.set()
+        self._switch.work()
 
     def rest(self) -> None:
         """Stop, and wait until it has."""
-        if self._switch.working.is_set():
-            self._switch.working.clear()
-            self._signal()
+        if not self._switch.resting and self._process.pid is not None:
+            self._switch.rest(self._process.pid)
             self.wait()
 
     def stop(self) -> dict[str, Any]:
         """End it; returns what it did."""
-        self._end()
+        self._switch.end()
         if not self._told.poll(_START_S):
             raise WorkerError("the refiner's process does not end", "its error is printed above")
         return dict(self._told.recv())
-
-    def _end(self) -> None:
-        self._switch.ended.set()
-        self._switch.working.set()
-        self._signal()  # it may be at work, where only the handler tells it
-
-    def _signal(self) -> None:
-        if self._process.is_alive() and self._process.pid is not None:
-            os.kill(self._process.pid, _REST)
 
 
 def _refine(settings: RunSettings, latency: Latency, switch: _Switch, tell: Connection) -> None:

@@ -18,7 +18,7 @@ MEMORY_MB = {
     "replay": 300,
     "rollout worker": 1000,
     "refiner": 800,
-    "llm replica": 1500,
+    "llm replica": 1900,
     "fine-tuning job": 1500,
 }
 RAY_MB = 800

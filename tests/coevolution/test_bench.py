@@ -24,29 +24,33 @@ def signals() -> Iterator[None]:
     signal.signal(_REST, before)
 
 
+def _wait_for_rest(switch: _Switch) -> None:
+    until = time.monotonic() + 5
+    while not switch.resting:
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
 def test_time_passes_for_the_refiner_only_while_it_works(signals: None) -> None:
     switch = _Switch()
 
     def worker() -> None:
-        for ended in (False, False, True):
-            assert switch.resting.wait(5)
-            switch.resting.clear()
+        for _ in range(3):
+            _wait_for_rest(switch)
             time.sleep(0.4)
-            if ended:
-                switch.ended.set()
-            switch.working.set()
+            switch.work()
             time.sleep(0.2)
-            if not ended:
-                switch.working.clear()
-                os.kill(os.getpid(), _REST)
+            switch.rest(os.getpid())
+        _wait_for_rest(switch)
+        switch.end()
 
     thread = threading.Thread(target=worker)
     thread.start()
     begun = time.monotonic()
     switch.rest_at_signal()
     assert time.monotonic() - begun >= 0.4
-    switch.sleep(60.0)  # rests twice more, and what has ended waits for nothing
-    assert 1.6 <= time.monotonic() - begun < 10.0
+    switch.sleep(60.0)  # rests three times more, and what has ended waits for nothing
+    assert 1.8 <= time.monotonic() - begun < 20.0
     assert switch.over()
     thread.join(5)
 
@@ -56,18 +60,15 @@ def test_a_refiner_at_rest_uses_no_time(signals: None) -> None:
     switch, busy = _Switch(), []
 
     def worker() -> None:
-        switch.resting.wait(5)
-        switch.resting.clear()
-        switch.working.set()
+        _wait_for_rest(switch)
+        switch.work()
         time.sleep(0.2)
-        switch.working.clear()
-        os.kill(os.getpid(), _REST)
-        assert switch.resting.wait(5)
+        switch.rest(os.getpid())
+        _wait_for_rest(switch)
         begun = time.process_time()
         time.sleep(0.5)
         busy.append(time.process_time() - begun)
-        switch.ended.set()
-        switch.working.set()
+        switch.end()
 
     thread = threading.Thread(target=worker)
     thread.start()
@@ -75,7 +76,26 @@ def test_a_refiner_at_rest_uses_no_time(signals: None) -> None:
     while not switch.over():
         sum(range(1000))
     thread.join(5)
-    assert busy and busy[0] < 0.1
+    assert busy and busy[0] < 0.2
+
+
+def test_work_and_rest_in_quick_turns_lose_no_signal(signals: None) -> None:
+    switch = _Switch()
+
+    def worker() -> None:
+        for _ in range(200):  # the handler is still on its way out, or has not seen that it may work
+            _wait_for_rest(switch)
+            switch.work()
+            switch.rest(os.getpid())
+        _wait_for_rest(switch)
+        switch.end()
+
+    thread = threading.Thread(target=worker)
+    thread.start()
+    switch.rest_at_signal()
+    switch.sleep(60.0)
+    thread.join(20)
+    assert not thread.is_alive() and switch.over()
 
 
 def test_worker_and_refiner_are_measured_side_by_side() -> None:

@@ -74,7 +74,7 @@ def test_a_context_longer_than_the_models_is_named(model: Path) -> None:
 
 def test_too_little_memory_says_how_much_is_needed(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "available_memory", lambda: 2 << 30)
-    with pytest.raises(ModelError, match=r"5\.2 GiB needed .*engine.kv_cache_gib 4.*2\.0 GiB free"):
+    with pytest.raises(ModelError, match=r"5\.3 GiB needed .*engine.kv_cache_gib 4.*2\.0 GiB free"):
         preflight.check_memory(_settings(model, kv_cache_gib=4), model)
 
 
