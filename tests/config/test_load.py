@@ -8,6 +8,7 @@ import yaml
 from ace_ray.config.errors import ConfigError
 from ace_ray.config.load import leaves, load_settings, to_yaml
 from ace_ray.config.run import RunSettings
+from ace_ray.grid.environment import environment_folder
 
 pytestmark = pytest.mark.unit
 
@@ -124,6 +125,17 @@ def test_an_override_without_a_value_is_refused() -> None:
 def test_every_shipped_profile_loads_and_survives_the_way_to_disk(path: Path, tmp_path: Path) -> None:
     settings = load_settings([path])
     assert load_settings([profile(tmp_path, to_yaml(settings))]) == settings
+
+
+GRIDS = sorted((REPO / "configs" / "grids").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
+def test_a_grids_profile_is_of_an_environment_that_exists_and_sets_nothing_but_the_grid(path: Path) -> None:
+    settings = load_settings([path])
+    assert path.stem == settings.grid.env.replace("/", "_")
+    assert environment_folder(settings.grid.env).is_dir()
+    assert settings.model_copy(update={"grid": RunSettings().grid}) == RunSettings()
 
 
 def test_local_profile_sets_sizes_only() -> None:
