@@ -100,7 +100,7 @@ def compare_trained(
     result.save(folder)
     counts = {value: _refinement(run) for value, run in runs.items()}
     (folder / "refinements.json").write_text(json.dumps(counts, indent=1) + "\n")
-    learned = [(value, read_events(run / "metrics").get("ace_survival", [])) for value, run in runs.items()]
+    learned = [(value, read_events(run / "metrics").get("survival", [])) for value, run in runs.items()]
     drawn = [line for line in learned if line[1]]
     if drawn:
         (folder / "survival.svg").write_text(curves(f"survival in training, by {varied.setting}", "decisions", drawn))

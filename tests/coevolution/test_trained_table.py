@@ -14,6 +14,7 @@ from ace_ray.config.errors import WorkerError
 from ace_ray.config.grid import CandidateSettings, GridSettings
 from ace_ray.grid.engine import DecisionEngine
 from ace_ray.grid.environment import make_env
+from ace_ray.monitoring.progress import EventLog
 from tests.agents.made import small_run
 from tests.finetune.runs import refinement, write_log
 
@@ -41,6 +42,10 @@ class Trainings:
         refiner = folder.name.rsplit("-", 1)[-1]
         if not resumed:
             small_run(folder, self.engine, GRID)
+            events = EventLog(folder / "metrics")
+            for decisions in (200, 400):
+                events.write(decisions, {"survival": decisions / 1000})
+            events.close()
             write_log(folder / "replay", [refinement(n) for n in range(1, ACCEPTED[refiner] + 1)])
         status = "failed" if refiner == self.fails else "finished"
         about = {"status": status, "decisions": 400, "updates": 100, "seconds": 120.0}
@@ -86,6 +91,8 @@ def test_four_refiners_on_equal_terms_and_a_table_of_their_policies(tmp_path, tr
     counts = json.loads((tmp_path / "t-table" / "refinements.json").read_text())
     assert {refiner: counts[refiner]["accepted"] for refiner in REFINERS.values} == ACCEPTED
     assert json.loads((tmp_path / "t-table" / "table.json").read_text())["reference"] == "off"
+    curves = (tmp_path / "t-table" / "survival.svg").read_text()
+    assert all(f"<!-- {refiner} -->" in curves for refiner in REFINERS.values)
     assert "search: 400 decisions, 100 updates in 2.0 min; refinements asked 2" in said[1]
     assert str(tmp_path / "t-table") in said[-1]
 
