@@ -139,6 +139,7 @@ class LanguageProposer:
             prompt_tokens=reply.prompt_tokens,
             reply_tokens=reply.reply_tokens,
             seconds=time.monotonic() - started,
+            case="" if history else view.to_json(),
         )
 
 

@@ -54,6 +54,7 @@ class Proposal:
         adapter_version: version of the adapter that answered; 0 is the base model.
         prompt_tokens, reply_tokens: sizes of the exchange, 0 where unknown.
         seconds: wall time of the answer.
+        case: what the model was shown in the first round, as JSON (`CaseView.to_json`); empty in later ones.
     """
 
     id: int | None
@@ -65,6 +66,7 @@ class Proposal:
     prompt_tokens: int = 0
     reply_tokens: int = 0
     seconds: float = 0.0
+    case: str = ""
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,7 @@ def _compare(parser: argparse.ArgumentParser) -> None:
 def _finetune(parser: argparse.ArgumentParser) -> None:
     _run(parser)
     parser.add_argument("--role", choices=("actor", "critic"), default="actor", help="whose adapter (default: actor)")
+    parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="settings; they win over the run's")
 
 
 def _export(parser: argparse.ArgumentParser) -> None:

@@ -120,7 +120,7 @@ def doctor(args: argparse.Namespace) -> int:
 def finetune(args: argparse.Namespace) -> int:
     from ace_ray.finetune.job import run_job
 
-    run_job(_run(args.run), args.role, say=print)
+    run_job(_run(args.run), args.role, args.overrides, say=print)
     return 0
 
 

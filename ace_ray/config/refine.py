@@ -72,10 +72,19 @@ class FinetuneSettings(Settings):
     every: int = Field(100, ge=1, description="new confirmed refinements between two tunings (ACE: 100)")
     window: int = Field(1000, ge=1, description="latest refinements that the data set is drawn from (ACE: 1000)")
     least: int = Field(8, ge=1, description="confirmed refinements without which nothing is tuned")
+    labels: Literal["reply", "best"] = Field(
+        "best",
+        description="what is learned: the reply that a replay confirmed, or the best action known from the replays of "
+        "the refinement, in our words",
+    )
+    objective: Literal["sft", "dpo"] = Field(
+        "sft", description="likelihood of the better reply; dpo: its preference over one that lost, besides"
+    )
+    beta: float = Field(0.1, gt=0, description="how dear leaving the base model is (objective=dpo)")
     rank: int = Field(16, ge=1, description="LoRA rank")
     alpha: int = Field(32, ge=1, description="LoRA alpha")
     lr: float = Field(1e-4, gt=0, description="Adam step size")
-    epochs: int = Field(2, ge=1, description="passes over the data set")
+    examples: int = Field(512, ge=1, description="examples drawn for one tuning (ACE: not published)")
     batch: int = Field(8, ge=1, description="examples a step (ACE: 8)")
     gate_snapshots: int = Field(64, ge=8, description="held-out pivotal snapshots of the acceptance gate")
     gate_tolerance: float = Field(1.0, ge=0, description="standard errors by which survival regret may be worse")

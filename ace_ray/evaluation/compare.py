@@ -11,7 +11,7 @@ import numpy as np
 
 from ace_ray.config.errors import DataError, GridMismatchError
 from ace_ray.evaluation.result import Episode, Evaluation
-from ace_ray.evaluation.statistics import Interval, interval
+from ace_ray.monitoring.statistics import Interval, interval
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ace_ray.config.errors import DataError
 from ace_ray.config.run import RunSettings
-from ace_ray.evaluation.statistics import OVER_CHRONICS, Interval, interval
+from ace_ray.monitoring.statistics import OVER_CHRONICS, Interval, interval
 
 FIELDS = ("parsed", "legal", "better", "tie", "worse", "survival_regret", "return_regret", "outside_list")
 PAIRED = ("better", "survival_regret", "return_regret")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ace_ray.config.errors import DataError
-from ace_ray.evaluation.statistics import Interval, interval
+from ace_ray.monitoring.statistics import Interval, interval
 
 SCORES = ("score_2020", "score_2022")
 DERIVED = ("survival", "reward", "full_episodes", "illegal_actions", "actions", "scores", "intervals", "episodes")

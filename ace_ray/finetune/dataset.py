@@ -1,64 +1,172 @@
-"""The fine-tuning data set: first-round prompt -> finally accepted reply, drawn from a run's refinements.
+"""The fine-tuning data set: first-round prompt -> the reply to learn, drawn from a run's refinements.
 
-The replay shards are the data set builder: a refinement that the replay confirmed is a row of D_LLM, and examples are
-drawn from the D_LLM branch of eq. (9), p(tau) = I_v(tau) w_r(tau) / sum I_v w_r, over the latest `window` of them.
+The replay shards are the data set builder: lessons are drawn from the D_LLM branch of eq. (9),
+p(tau) = I_v(tau) w_r(tau) / sum I_v w_r, over the latest `window` refinements that hold one. What is learned
+(`finetune.labels`):
+
+    reply   the reply that a replay confirmed, as the model said it, unless its text speaks of another candidate than
+            its action names
+    best    the best action known from the replays of the refinement, in our words; also where every round of the model
+            lost, since the look-back's search had found an action that survives. The list is in random order every
+            other time, so that it has to be read. Where nothing listed is better: as `reply`
+
+Beside it stand replies that lost: what the model said in losing rounds (reply), or listed actions that the replays
+showed to be worse, in our words (best); the bad example's own reply where there is no other.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 from ace_ray.config.errors import DataError
-from ace_ray.finetune.examples import Example
+from ace_ray.finetune.examples import Example, LabelledCase, Variation, actor_reply, clearly_worse, right_answer
+from ace_ray.language.prompts import actor_messages
+from ace_ray.language.reply import parse_actor
+from ace_ray.language.view import CandidateView, CaseView, Outcome
 from ace_ray.replay.shards import ShardLog
 
-_COLUMNS = ("status", "verdict", "prompt", "reply", "result_id", "rounds")
+_COLUMNS = (
+    *("status", "verdict", "error", "prompt", "reply", "result_id", "rounds", "case", "compared"),
+    *("catalogue_id", "survived", "steps", "ret"),
+)
+_NAMED = re.compile(r"candidate (\d+)", re.IGNORECASE)
+
+Rows = Mapping[int, Mapping[str, Any]]
+"""The records of one refinement by round; 0 is the refinement itself."""
 
 
 @dataclass(frozen=True)
-class Refined:
-    """One confirmed refinement: the first round's chat, the accepted reply, and its weight I_v w_r."""
+class Said:
+    """A confirmed refinement as it was said: the first round's chat, the accepted reply, and replies that lost."""
 
     id: int
+    weight: float
     messages: tuple[dict[str, str], ...]
     reply: str
+    worse: tuple[str, ...] = ()
+
+    def example(self, rng: np.random.Generator) -> Example:
+        """The chat with the accepted reply and one that lost."""
+        return Example(list(self.messages), self.reply, _one(self.worse, rng))
+
+
+@dataclass(frozen=True)
+class Known:
+    """A decision of which a better listed action is known: the case as it was asked, and who is better than whom."""
+
+    id: int
     weight: float
+    case: CaseView
+    best: CandidateView
+    worse: tuple[CandidateView, ...]
+
+    def example(self, rng: np.random.Generator) -> Example:
+        """The chat, in another order every other time, with the best action and a worse one in our words."""
+        case = self.case
+        if rng.random() < Variation.shuffle:
+            rest = [c for c in case.candidates if c.id != 0]
+            order = [c for c in case.candidates if c.id == 0] + [rest[i] for i in rng.permutation(len(rest))]
+            case = replace(case, candidates=tuple(order))
+        lost = actor_reply(case, self.worse[int(rng.integers(len(self.worse)))]) if self.worse else ""
+        return Example(actor_messages(case), actor_reply(case, self.best), lost)
 
 
-def read_refined(replay: Path, window: int) -> list[Refined]:
-    """The latest `window` refinements that a language model proposed and the replay confirmed, oldest first.
+Lesson = Said | Known
+
+
+def read_lessons(
+    replay: Path, window: int, labels: Literal["reply", "best"] = "reply", tie: float = 0.01
+) -> list[Lesson]:
+    """The latest `window` refinements that something can be learned from, oldest first.
+
+    Args:
+        replay: folder of the replay log.
+        labels: what is learned, see the module.
+        tie: returns closer than this share of the horizon's reward are equal (`CompareSettings.tie`).
 
     Raises:
         ShardError: there is no replay log in the folder.
     """
     log = ShardLog(replay)
-    rounds: dict[int, dict[int, dict]] = {}
+    refinements: dict[int, dict[int, dict]] = {}
     for row in log.read("refinement", _COLUMNS).to_pylist():
-        rounds.setdefault(row["id"], {})[row["round"]] = row
+        refinements.setdefault(row["id"], {})[row["round"]] = row
     weights = {row["id"]: row for row in log.read("transition", ("valid", "w_r")).to_pylist() if row["valid"]}
-    found = []
-    for refinement, by_round in sorted(rounds.items()):
-        head = by_round.get(0)
-        first = by_round.get(1)
-        won = [row for n, row in sorted(by_round.items()) if n > 0 and row["verdict"] == "better" and row["reply"]]
-        if head is None or head["status"] != "accepted" or first is None or not won or not first["prompt"]:
+    found: list[Lesson] = []
+    for id, rows in sorted(refinements.items()):
+        if 0 not in rows or 1 not in rows or not rows[1]["prompt"]:
             continue
-        # I_v is 1 for what was confirmed; w_r stands with the refined transition (1 where it is not on disk yet).
-        weight = float(weights.get(head["result_id"], {}).get("w_r", 1.0))
-        messages = tuple(json.loads(first["prompt"]))
-        found.append(Refined(refinement, messages, won[-1]["reply"], weight))
+        # I_v is 1 for what was confirmed; w_r stands with the refined transition (1 where there is none on disk).
+        weight = float(weights.get(rows[0]["result_id"], {}).get("w_r", 1.0))
+        lesson: Lesson | None = _known(id, weight, rows, tie) if labels == "best" else None
+        lesson = lesson or _said(id, weight, rows)
+        if lesson is not None:
+            found.append(lesson)
     return found[-window:]
 
 
-def draw(refined: Sequence[Refined], count: int, rng: np.random.Generator) -> list[Example]:
+def draw(lessons: Sequence[Lesson], count: int, rng: np.random.Generator) -> list[Example]:
     """`count` examples by eq. (9), with replacement."""
-    weights = np.array([r.weight for r in refined], dtype=float)
-    if not len(refined) or weights.sum() <= 0:
+    weights = np.array([lesson.weight for lesson in lessons], dtype=float)
+    if not len(lessons) or weights.sum() <= 0:
         raise DataError("there are no confirmed refinements to draw from", "let the run refine for longer")
-    chosen = rng.choice(len(refined), size=count, p=weights / weights.sum())
-    return [Example(list(refined[i].messages), refined[i].reply) for i in chosen]
+    chosen = rng.choice(len(lessons), size=count, p=weights / weights.sum())
+    return [lessons[i].example(rng) for i in chosen]
+
+
+def agrees(reply: str) -> bool:
+    """Whether the text of a reply speaks of the candidate that its action names, if it speaks of any by number."""
+    parsed = parse_actor(reply)
+    if parsed is None:  # the paper's form names no candidates
+        return True
+    named = {int(number) for number in _NAMED.findall(parsed.analysis)}
+    return not named or "candidate" not in parsed.action or parsed.action["candidate"] in named
+
+
+def _said(id: int, weight: float, rows: Rows) -> Said | None:
+    tried = [row for number, row in sorted(rows.items()) if number > 0 and row["reply"]]
+    won = [row["reply"] for row in tried if row["verdict"] == "better"]
+    if rows[0]["status"] != "accepted" or not won or not agrees(won[-1]):
+        return None
+    worse = tuple(row["reply"] for row in tried if row["verdict"] != "better")
+    if not worse and rows[1]["case"]:
+        case = CaseView.from_json(rows[1]["case"])
+        if case.bad is not None and case.number(case.bad.action.id) is not None:
+            worse = (actor_reply(case, case.bad.action),)
+    return Said(id, weight, tuple(json.loads(rows[1]["prompt"])), won[-1], worse)
+
+
+def _known(id: int, weight: float, rows: Rows, tie: float) -> Known | None:
+    if not rows[1]["case"]:  # written before cases were kept
+        return None
+    case = CaseView.from_json(rows[1]["case"])
+    if case.bad is None or case.bad.outcome is None:
+        return None
+    compared = json.loads(rows[1]["compared"])
+    span = max((abs(fate[3]) for fate in compared.values()), default=0.0)
+    outcomes = {int(i): Outcome(bool(alive), int(steps), ret) for i, (alive, steps, ret, _) in compared.items()}
+    for number, row in rows.items():
+        if number > 0 and row["verdict"]:
+            outcomes[row["catalogue_id"]] = Outcome(row["survived"], row["steps"], row["ret"])
+    bad = case.bad.action
+    outcomes[bad.id] = case.bad.outcome
+    labelled = LabelledCase(str(id), case, bad, outcomes, tie=tie * span)
+    listed = [c for c in case.candidates if c.id in outcomes]
+    better = [c for c in listed if clearly_worse(labelled, bad, c)]
+    if not better:
+        return None
+    best = right_answer(labelled, better)
+    if not outcomes[best.id].survived and any(one.survived for one in outcomes.values()):
+        return None  # what survives is not listed: only the model's own reply can name it
+    return Known(id, weight, case, best, tuple(c for c in listed if clearly_worse(labelled, c, best)))
+
+
+def _one(replies: Sequence[str], rng: np.random.Generator) -> str:
+    return replies[int(rng.integers(len(replies)))] if replies else ""

@@ -40,10 +40,11 @@ class LabelledCase:
 
 @dataclass(frozen=True)
 class Example:
-    """A chat and the reply that is to be learned."""
+    """A chat, the reply that is to be learned, and one that is known to be worse ('': none is)."""
 
     messages: list[Message]
     reply: str
+    worse: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,14 @@ def _reaches(rank: tuple[float, ...], top: tuple[float, ...], margin: float) -> 
 
 def clearly_worse(labelled: LabelledCase, candidate: CandidateView, best: CandidateView) -> bool:
     """Whether an action is worse than `best` by more than a tie; both have outcomes."""
-    a, b = labelled.outcomes[candidate.id], labelled.outcomes[best.id]
-    if a.survived != b.survived:
-        return b.survived
-    return a.ret < b.ret - labelled.tie if a.survived else a.steps < b.steps
+    return outlasts(labelled.outcomes[best.id], labelled.outcomes[candidate.id], labelled.tie)
+
+
+def outlasts(better: Outcome, worse: Outcome, tie: float) -> bool:
+    """Whether an outcome is better by more than a tie: survival, then return of survivors, steps of the dead."""
+    if better.survived != worse.survived:
+        return better.survived
+    return worse.ret < better.ret - tie if better.survived else worse.steps < better.steps
 
 
 def make_example(labelled: LabelledCase, rng: np.random.Generator, variation: Variation) -> Example:

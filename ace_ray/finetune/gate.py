@@ -4,7 +4,8 @@ The decisions come from validation scenarios; do-nothing and the first candidate
 choice matters. Their replays are cached and shipped with the embedded model. Both versions are asked the first-round
 question of each decision at temperature 0; what they propose is looked up in the cache. The figure is the survival
 regret (share of the horizon that the best known action survives, minus that of the proposal). A new version is
-accepted iff the mean paired difference new - present is at most `gate_tolerance` standard errors.
+accepted iff the mean paired difference new - present is at most `gate_tolerance` standard errors. The model without any
+adapter is asked as well: the record says what all tuning so far has changed, beside what this one has.
 
 What is not in the cache (an action outside the compared set) is replayed live when a judge is given, else it counts
 as the worst known action, as does a reply that does not parse, is illegal or repeats the bad example.
@@ -12,6 +13,7 @@ as the worst known action, as does a reply that does not parse, is illegal or re
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,14 +21,17 @@ from typing import Any
 
 import numpy as np
 
+from ace_ray.agents import fate
 from ace_ray.config.errors import ModelError
 from ace_ray.config.refine import LanguageSettings
-from ace_ray.finetune.embedded_eval import Replier, deployed_case, proposal, survival_regret
-from ace_ray.finetune.examples import LabelledCase
+from ace_ray.finetune.embedded_eval import Replier, deployed_case, proposal
+from ace_ray.finetune.examples import LabelledCase, outlasts
 from ace_ray.finetune.label_files import labelled_case, read_parquet
 from ace_ray.language.prompts import Message, actor_messages
 from ace_ray.language.reply import parse_actor
 from ace_ray.language.schema import ACTOR_SCHEMA
+from ace_ray.language.view import Outcome
+from ace_ray.monitoring.statistics import interval
 from llm_service.adapters import AdapterRef
 from llm_service.errors import LLMServiceError
 from llm_service.protocol import LLM, Priority
@@ -42,8 +47,23 @@ class GateCase:
     snapshot: str
 
 
-Judge = Callable[[GateCase, str], float | None]
-"""Survival regret of a reply that names an action outside the cache, None if it is not playable."""
+Judge = Callable[[GateCase, str], Outcome | None]
+"""How the action of a reply ends that names one outside the cache, None if it is not playable."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one version's replies are worth.
+
+    Attributes:
+        regret: [n] survival regret, 0 to 1; negative where an action outside the cache outlives all of it.
+        better: [n] 1 where the proposal is better than the played action by more than a tie, else 0.
+        unusable: replies that named no playable action.
+    """
+
+    regret: np.ndarray
+    better: np.ndarray
+    unusable: int
 
 
 @dataclass(frozen=True)
@@ -56,6 +76,10 @@ class GateResult:
         present_regret, new_regret: mean survival regret, 0 to 1 (lower is better).
         difference, standard_error: of the paired differences new - present.
         present_unusable, new_unusable: replies that named no playable action.
+        present_better, new_better: share of proposals that are better than the played action.
+        untuned: `regret` and `better` of the model without any adapter.
+        against: `present` and `untuned` -> `regret`, `better` -> paired difference of the new version to it, and
+            `ci95`, its interval: chronics are resampled, then decisions (None where nothing can be).
     """
 
     accepted: bool
@@ -66,6 +90,10 @@ class GateResult:
     standard_error: float
     present_unusable: int
     new_unusable: int
+    present_better: float
+    new_better: float
+    untuned: dict[str, float]
+    against: dict[str, dict[str, Any]]
 
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
@@ -107,18 +135,19 @@ def _shortened(labelled: LabelledCase, candidates: int | None) -> LabelledCase:
     return replace(labelled, case=replace(labelled.case, candidates=kept))
 
 
-def regrets(cases: Sequence[GateCase], replies: Sequence[str], judge: Judge | None = None) -> tuple[np.ndarray, int]:
-    """Survival regret of each reply, and how many replies named no playable action."""
-    values, unusable = [], 0
+def answers(cases: Sequence[GateCase], replies: Sequence[str], judge: Judge | None = None) -> Answers:
+    """What the reply to each decision is worth."""
+    regret, better, unusable = [], [], 0
     for case, reply in zip(cases, replies, strict=True):
-        chosen = proposal(case.labelled, reply)
-        if chosen is not None and chosen in case.labelled.outcomes:
-            values.append(survival_regret(case.labelled, chosen))
-            continue
-        live = judge(case, reply) if judge is not None and _names_other(reply) else None
-        unusable += live is None
-        values.append(survival_regret(case.labelled, None) if live is None else live)
-    return np.array(values), unusable
+        known = case.labelled
+        chosen = proposal(known, reply)
+        ended = None if chosen is None else known.outcomes.get(chosen)
+        if ended is None and judge is not None and _names_other(reply):
+            ended = judge(case, reply)
+        unusable += ended is None
+        regret.append(fate.survival_regret(known.outcomes.values(), ended, known.case.facts.horizon))
+        better.append(ended is not None and outlasts(ended, known.outcomes[known.played.id], known.tie))
+    return Answers(np.array(regret), np.array(better, float), unusable)
 
 
 def _names_other(reply: str) -> bool:
@@ -136,23 +165,54 @@ def decide(present: np.ndarray, new: np.ndarray, tolerance: float) -> tuple[bool
 
 
 def run_gate(
-    cases: Sequence[GateCase], present: Replier, new: Replier, tolerance: float, judge: Judge | None = None
+    cases: Sequence[GateCase],
+    present: Replier,
+    new: Replier,
+    tolerance: float,
+    judge: Judge | None = None,
+    untuned: Replier | None = None,
 ) -> GateResult:
-    """Ask both versions and decide."""
+    """Ask the versions and decide; `untuned` is None where the present version is the model without an adapter."""
     chats = [actor_messages(deployed_case(case.labelled)) for case in cases]
-    old, old_unusable = regrets(cases, present(chats), judge)
-    fresh, fresh_unusable = regrets(cases, new(chats), judge)
-    accepted, difference, error = decide(old, fresh, tolerance)
+    old = answers(cases, present(chats), judge)
+    fresh = answers(cases, new(chats), judge)
+    plain = old if untuned is None else answers(cases, untuned(chats), judge)
+    accepted, difference, error = decide(old.regret, fresh.regret, tolerance)
+    chronics = [chronic_of(case.snapshot) for case in cases]
     return GateResult(
         accepted=accepted,
         states=len(cases),
-        present_regret=round(float(old.mean()), 4),
-        new_regret=round(float(fresh.mean()), 4),
+        present_regret=_mean(old.regret),
+        new_regret=_mean(fresh.regret),
         difference=round(difference, 4),
         standard_error=round(error, 4),
-        present_unusable=old_unusable,
-        new_unusable=fresh_unusable,
+        present_unusable=old.unusable,
+        new_unusable=fresh.unusable,
+        present_better=_mean(old.better),
+        new_better=_mean(fresh.better),
+        untuned={"regret": _mean(plain.regret), "better": _mean(plain.better)},
+        against={
+            name: {
+                "regret": _paired(fresh.regret - other.regret, chronics),
+                "better": _paired(fresh.better - other.better, chronics),
+            }
+            for name, other in (("present", old), ("untuned", plain))
+        },
     )
+
+
+def chronic_of(snapshot: str) -> str:
+    """The chronic of a snapshot's scenario: decisions that share one are no independent draws."""
+    return str(json.loads(snapshot).get("scenario", {}).get("chronic", ""))
+
+
+def _mean(values: np.ndarray) -> float:
+    return round(float(values.mean()), 4)
+
+
+def _paired(differences: np.ndarray, chronics: Sequence[str]) -> dict[str, Any]:
+    found = interval(differences.tolist(), chronics)
+    return {"difference": round(found.mean, 4), "ci95": found.ci95 and [round(end, 4) for end in found.ci95]}
 
 
 def client_replier(client: LLM, adapter: AdapterRef | None, settings: LanguageSettings) -> Replier:

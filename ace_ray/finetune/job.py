@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ import numpy as np
 from ace_ray.config.errors import DataError
 from ace_ray.config.load import load_settings
 from ace_ray.config.run import RunSettings
-from ace_ray.finetune.dataset import draw, read_refined
+from ace_ray.finetune.dataset import draw, read_lessons
 from ace_ray.finetune.gate import GateCase, Judge, client_replier, load_gate, run_gate
 from ace_ray.finetune.label_age import warn_if_aged
 from ace_ray.finetune.publish import new_version, publish, seal
@@ -32,6 +32,7 @@ from llm_service.settings import EMBEDDED
 
 log = logging.getLogger(__name__)
 Role = Literal["actor", "critic"]
+_WHICH = {"sft": "refinements to learn from", "dpo": "refinements with a better and a worse reply"}
 
 
 def finetune(
@@ -69,27 +70,30 @@ def finetune(
         )
     begun = time.time()
     base = settings.llm.engine.model_dir()
-    refined = read_refined(run / "replay", tune.window)
-    if len(refined) < tune.least:
+    lessons = read_lessons(run / "replay", tune.window, tune.labels, settings.grid.compare.tie)
+    if tune.objective == "dpo":
+        lessons = [lesson for lesson in lessons if lesson.worse]
+    if len(lessons) < tune.least:
         raise DataError(
-            f"{run.name} has {len(refined)} confirmed refinements with a reply, fine-tuning needs {tune.least}",
+            f"{run.name} has {len(lessons)} {_WHICH[tune.objective]}, fine-tuning needs {tune.least}",
             "let the run refine for longer, or lower finetune.least",
         )
     cases = load_gate(EMBEDDED, tune.gate_snapshots, settings.language.candidates) if gate is None else gate
-    rng = np.random.default_rng(tune.seed)
-    examples = draw(refined, len(refined) * tune.epochs, rng)
+    examples = draw(lessons, tune.examples, np.random.default_rng(tune.seed))
     adapters = run / "adapters"
     adapters.mkdir(parents=True, exist_ok=True)
     version, directory = new_version(adapters, role)
-    say(f"training {role}-v{version} on {len(examples)} examples drawn from {len(refined)} refinements")
+    kind = f"{tune.labels}, {tune.objective}"
+    say(f"training {role}-v{version} on {len(examples)} examples drawn from {len(lessons)} refinements ({kind})")
     device = "cuda" if settings.resources.finetune_gpu > 0 else "cpu"
     report = train_adapter(base, examples, tune, directory, device=device)
     say(f"loss {report.first_loss:.3f} -> {report.last_loss:.3f} in {report.seconds:.0f} s")
     data = {
-        "refinements": len(refined),
-        "first_id": refined[0].id,
-        "last_id": refined[-1].id,
-        "weights": {"min": min(r.weight for r in refined), "max": max(r.weight for r in refined)},
+        "refinements": len(lessons),
+        "first_id": lessons[0].id,
+        "last_id": lessons[-1].id,
+        "with_worse": sum(bool(lesson.worse) for lesson in lessons),
+        "weights": {"min": min(one.weight for one in lessons), "max": max(one.weight for one in lessons)},
     }
     extra = {"data": data, "training": report.to_json(), "settings": tune.model_dump()}
     ref = seal(directory, role, version, base, extra)
@@ -100,11 +104,14 @@ def finetune(
         client_replier(client, ref, settings.language),
         tune.gate_tolerance,
         judge,
+        None if present is None else client_replier(client, None, settings.language),
     )
     say(
         f"gate on {result.states} held-out pivotal decisions: survival regret {result.present_regret:.3f} -> "
         f"{result.new_regret:.3f}, difference {result.difference:+.4f} (standard error {result.standard_error:.4f})"
     )
+    for other, changed in result.against.items():
+        say(f"against the {other} version: " + ", ".join(f"{name} {_text(one)}" for name, one in changed.items()))
     published, problem = False, ""
     if result.accepted:
         try:
@@ -133,14 +140,22 @@ def finetune(
     return record
 
 
-def run_job(run: Path, role: Role = "actor", say: Callable[[str], None] = log.info) -> dict[str, Any]:
+def run_job(
+    run: Path, role: Role = "actor", overrides: Sequence[str] = (), say: Callable[[str], None] = log.info
+) -> dict[str, Any]:
     """`finetune` with the run's own settings and service: the application that serves the run, else an own engine.
+
+    Args:
+        run: run folder.
+        role: whose adapter.
+        overrides: `dotted.key=value`, over the run's settings.
+        say: gets one line a stage.
 
     Raises:
         ConfigError: the folder holds no settings of a run.
         DataError, ModelError: see `finetune`.
     """
-    settings = load_settings([run / "config.yaml"])
+    settings = load_settings([run / "config.yaml"], overrides)
     from ace_ray.finetune.live import live_judge
 
     warn_if_aged(EMBEDDED)
@@ -180,6 +195,12 @@ def _application(run: Path) -> str | None:
 
 def _name(ref: AdapterRef | None) -> str:
     return "base model" if ref is None else ref.name
+
+
+def _text(paired: dict[str, Any]) -> str:
+    interval = paired["ci95"]
+    within = "no interval" if interval is None else f"95 % interval {interval[0]:+.3f} to {interval[1]:+.3f}"
+    return f"{paired['difference']:+.3f} ({within})"
 
 
 def _write(adapters: Path, record: dict[str, Any]) -> None:

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator
 
 from ace_ray.agents.comparator import Comparator
-from ace_ray.agents.fate import survival_regret
 from ace_ray.config.run import RunSettings
 from ace_ray.finetune.embedded_eval import deployed_case
 from ace_ray.finetune.gate import GateCase, Judge
@@ -15,6 +14,7 @@ from ace_ray.grid.environment import make_env
 from ace_ray.grid.snapshot import Snapshot
 from ace_ray.language.actor import outcome
 from ace_ray.language.reply import resolve
+from ace_ray.language.view import Outcome
 
 
 @contextlib.contextmanager
@@ -28,7 +28,7 @@ def live_judge(settings: RunSettings) -> Iterator[Judge]:
             made.append(Comparator(env, DecisionEngine(env, settings.grid), settings.grid))
         return made[0]
 
-    def judge(case: GateCase, reply: str) -> float | None:
+    def judge(case: GateCase, reply: str) -> Outcome | None:
         compare = comparator()
         snapshot = Snapshot.from_json(case.snapshot)
         catalogue = compare.engine.catalogue
@@ -36,11 +36,7 @@ def live_judge(settings: RunSettings) -> Iterator[Judge]:
         action = resolve(reply, deployed_case(case.labelled), catalogue, legal).playable
         if action is None:
             return None
-        ended = outcome(compare.fate(snapshot, action))
-        if ended is None:
-            return None
-        horizon = case.labelled.case.facts.horizon
-        return survival_regret(case.labelled.outcomes.values(), ended, horizon)
+        return outcome(compare.fate(snapshot, action))
 
     try:
         yield judge

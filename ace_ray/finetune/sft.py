@@ -1,4 +1,4 @@
-"""Supervised tuning on chats: token ids, batches and the loss of the reply; for any causal LM and tokenizer."""
+"""Tuning on chats: token ids, batches, the loss of the reply and of preferences; for any causal LM and tokenizer."""
 
 from __future__ import annotations
 
@@ -32,6 +32,29 @@ def collate(rows: Sequence[tuple[list[int], int]]) -> dict[str, torch.Tensor]:
         labels[b, head : len(row)] = torch.tensor(row[head:])
         prompt[b, 1:head] = True
     return {"ids": ids, "labels": labels, "prompt": prompt}
+
+
+def reply_logprobs(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """[B] log-probability of each row's reply, the sum over its tokens; memory as in `reply_loss`."""
+    body, head = getattr(model, model.base_model_prefix), model.get_output_embeddings()
+    hidden = body(input_ids=batch["ids"]).last_hidden_state[:, :-1]
+    labels = batch["labels"][:, 1:]
+    keep = labels != IGNORE
+    each = -torch.nn.functional.cross_entropy(head(hidden[keep]).float(), labels[keep], reduction="none")
+    return each.new_zeros(len(labels)).index_add(0, keep.nonzero()[:, 0], each)
+
+
+def preference_loss(policy: torch.Tensor, reference: torch.Tensor, beta: float) -> torch.Tensor:
+    """Direct preference optimisation (Rafailov et al. 2023, eq. 7), mean over pairs.
+
+    `-log sigmoid(beta * ((policy_b - reference_b) - (policy_w - reference_w)))` of the better (b) and worse (w) reply.
+
+    Args:
+        policy, reference: [2B] log-probabilities of replies, first the better ones, then the worse, in the same order.
+        beta: how dear it is to leave the reference.
+    """
+    better, worse = (policy - reference).chunk(2)
+    return -torch.nn.functional.logsigmoid(beta * (better - worse)).mean()
 
 
 def reply_loss(model: Any, batch: dict[str, torch.Tensor], prompt_weight: float = 0.0) -> torch.Tensor:

@@ -15,7 +15,7 @@ import torch
 from ace_ray.config.errors import ModelError
 from ace_ray.config.refine import FinetuneSettings
 from ace_ray.finetune.examples import Example
-from ace_ray.finetune.sft import collate, encode_chat, reply_loss
+from ace_ray.finetune.sft import IGNORE, collate, encode_chat, preference_loss, reply_logprobs, reply_loss
 
 _CLIP = 1.0
 _KEEP = ("adapter_config.json", "adapter_model.safetensors")
@@ -45,12 +45,12 @@ def train_adapter(
     device: str = "cpu",
     progress: Callable[[int, int, float], None] | None = None,
 ) -> TrainReport:
-    """Train a LoRA adapter of all linear layers with the loss on the reply alone.
+    """Train a LoRA adapter of all linear layers with the loss on the replies alone (`settings.objective`).
 
     Args:
         base: Hugging Face model directory.
-        examples: all epochs in order (draw fresh ones for each); shuffled here.
-        settings: rank, alpha, lr, batch, seed.
+        examples: shuffled here; each is seen once. For `dpo` each needs a worse reply.
+        settings: objective, rank, alpha, lr, batch, seed.
         out: directory that gets `adapter_config.json` and `adapter_model.safetensors`; replaced if there.
         device: 'cpu' or 'cuda'.
         progress: called with (step, steps, loss).
@@ -81,17 +81,18 @@ def train_adapter(
         task_type="CAUSAL_LM",
     )
     model = get_peft_model(plain, config)
-    rows = [encode_chat(tokenizer, e.messages, e.reply) for e in examples]
-    order = np.random.default_rng(settings.seed).permutation(len(rows))
-    steps = -(-len(rows) // settings.batch)
+    step_loss = _preferring if settings.objective == "dpo" else _imitating
+    order = np.random.default_rng(settings.seed).permutation(len(examples))
+    steps = -(-len(examples) // settings.batch)
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trainable, lr=settings.lr, weight_decay=0.0)
     losses = []
     model.train()
     for step in range(steps):
-        picked = order[step * settings.batch : (step + 1) * settings.batch]
-        batch = {k: v.to(device) for k, v in collate([rows[i] for i in picked]).items()}
-        loss = reply_loss(model.get_base_model(), batch)
+        for group in optimiser.param_groups:
+            group["lr"] = settings.lr * _pace(step, steps)
+        picked = [examples[i] for i in order[step * settings.batch : (step + 1) * settings.batch]]
+        loss = step_loss(model, tokenizer, picked, settings, device)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trainable, _CLIP)
@@ -102,12 +103,47 @@ def train_adapter(
     _save(model, out)
     tenth = max(1, len(losses) // 10)
     return TrainReport(
-        examples=len(rows),
+        examples=len(examples),
         steps=steps,
         first_loss=round(float(np.mean(losses[:tenth])), 4),
         last_loss=round(float(np.mean(losses[-tenth:])), 4),
         seconds=round(time.monotonic() - begun, 2),
     )
+
+
+def _imitating(
+    model: Any, tokenizer: Any, examples: Sequence[Example], settings: FinetuneSettings, device: str
+) -> torch.Tensor:
+    """Cross-entropy of the replies."""
+    return reply_loss(model.get_base_model(), _batch(tokenizer, [(e, e.reply) for e in examples], device))
+
+
+def _preferring(
+    model: Any, tokenizer: Any, examples: Sequence[Example], settings: FinetuneSettings, device: str
+) -> torch.Tensor:
+    """Preference of better replies to worse ones against the base model, plus the cross-entropy of the better ones.
+
+    Without the second part both likelihoods sink, and with them the form of the replies (Pang et al. 2024).
+    """
+    pairs = [(e, e.reply) for e in examples] + [(e, e.worse) for e in examples]
+    batch = _batch(tokenizer, pairs, device)
+    with torch.no_grad(), model.disable_adapter():
+        reference = reply_logprobs(model.get_base_model(), batch)
+    policy = reply_logprobs(model.get_base_model(), batch)
+    tokens = (batch["labels"][: len(examples)] != IGNORE).sum()
+    imitation = -policy[: len(examples)].sum() / tokens
+    return preference_loss(policy, reference, settings.beta) + imitation
+
+
+def _batch(tokenizer: Any, pairs: Sequence[tuple[Example, str]], device: str) -> dict[str, torch.Tensor]:
+    rows = [encode_chat(tokenizer, example.messages, reply) for example, reply in pairs]
+    return {name: tensor.to(device) for name, tensor in collate(rows).items()}
+
+
+def _pace(step: int, steps: int) -> float:
+    """Share of the step size: up over the first tenth, then down to nothing, in straight lines."""
+    rise = max(1, steps // 10)
+    return min((step + 1) / rise, (steps - step) / max(1, steps - rise))
 
 
 def _save(model: Any, out: Path) -> None:

@@ -121,6 +121,8 @@ _REFINEMENT: dict[str, tuple[pa.DataType, Any]] = {
     "played_survived": (pa.bool_(), False),
     "played_steps": (pa.int32(), 0),
     "played_ret": (pa.float32(), NAN),
+    "case": (pa.string(), ""),
+    "compared": (pa.string(), ""),
     "refiner": (pa.string(), ""),
     "model": (pa.string(), ""),
     "adapter_version": (pa.int32(), 0),

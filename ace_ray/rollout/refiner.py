@@ -16,6 +16,7 @@ next decision. Losing rounds become rows as well, or Q learns from luck alone (D
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -216,6 +217,9 @@ class Refiner:
             "reply_tokens": proposal.reply_tokens,
             "seconds": proposal.seconds,
         }
+        if proposal.case:
+            found["case"] = proposal.case
+            found["compared"] = json.dumps({id: fate.to_json() for id, fate in case.compared.items()})
         if attempt.fate is not None:
             found |= {"survived": attempt.fate.survived, "steps": attempt.fate.steps, "ret": attempt.fate.ret}
         return found

@@ -11,8 +11,8 @@ from ace_ray.config.errors import DataError, GridMismatchError
 from ace_ray.evaluation.compare import compare, named_apart
 from ace_ray.evaluation.result import Evaluation, load, percentiles
 from ace_ray.evaluation.rows import SCHEMA, write_parquet
-from ace_ray.evaluation.statistics import OVER_SEEDS
 from ace_ray.evaluation.tables import table
+from ace_ray.monitoring.statistics import OVER_SEEDS
 
 from .made import evaluation
 

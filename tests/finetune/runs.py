@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ace_ray.language.view import CaseView
 from ace_ray.replay.shards import ShardLog
 from tests.replay.rows import IDENTITY, chain
 
@@ -18,8 +19,10 @@ def refinement(
     status: str = "accepted",
     result: int = -1,
     messages: list[dict[str, str]] | None = None,
+    case: CaseView | None = None,
+    compared: Mapping[int, Sequence[float]] | None = None,
 ) -> list[dict[str, Any]]:
-    """The records of one refinement: the head, and one a round."""
+    """The records of one refinement: the head, and one a round; the first says what was shown, if `case` is given."""
     rows: list[dict[str, Any]] = [
         {"id": number, "round": 0, "status": status, "result_id": result, "rounds": len(replies)}
     ]
@@ -27,6 +30,8 @@ def refinement(
         chat = messages or [{"role": "user", "content": prompt}]
         text = json.dumps(chat) if prompt else ""
         rows.append({"id": number, "round": i, "status": "round", "prompt": text, "reply": reply, "verdict": verdict})
+        if i == 1 and case is not None:
+            rows[-1] |= {"case": case.to_json(), "compared": json.dumps(compared or {})}
     return rows
 
 

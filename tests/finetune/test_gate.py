@@ -1,5 +1,6 @@
 """The gate: what counts, what is accepted; adapters trained on right and on shuffled labels."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,15 +10,18 @@ from ace_ray.config.errors import ModelError
 from ace_ray.config.refine import FinetuneSettings, LanguageSettings
 from ace_ray.finetune.embedded_eval import evaluate_replies, local_replier, survival_regret
 from ace_ray.finetune.embedded_model import ModelShape, new_model, save_model, train_tokenizer
-from ace_ray.finetune.gate import client_replier, decide, load_gate, regrets, run_gate
+from ace_ray.finetune.gate import answers, client_replier, decide, load_gate, run_gate
 from ace_ray.finetune.sft import collate, encode_chat, reply_loss
 from ace_ray.finetune.train import train_adapter
+from ace_ray.language.view import Outcome
 from llm_service.adapters import AdapterRef
 from llm_service.errors import DeadlineExceeded
 from llm_service.fake import FakeClient
 from tests.finetune.made import answer, example, gate_cases, labelled
 
 pytestmark = pytest.mark.unit
+
+CASES = gate_cases(40)
 
 
 def test_regret_is_the_share_of_the_horizon_that_was_given_away():
@@ -28,9 +32,10 @@ def test_regret_is_the_share_of_the_horizon_that_was_given_away():
 
 def test_replies_that_name_nothing_usable_count_as_the_worst_action():
     replies = [answer(1), answer(2), answer(9), "prose", '{"action": {"line": 3, "status": "out"}}']
-    values, unusable = regrets([gate_cases(1)[0]] * 5, replies)
-    assert values.tolist() == pytest.approx([0.0, 0.8, 0.8, 0.8, 0.8])
-    assert unusable == 4  # the bad example, an unlisted number, prose, and an action that nobody replayed
+    found = answers([gate_cases(1)[0]] * 5, replies)
+    assert found.regret.tolist() == pytest.approx([0.0, 0.8, 0.8, 0.8, 0.8])
+    assert found.better.tolist() == [1, 0, 0, 0, 0]
+    assert found.unusable == 4  # the bad example, an unlisted number, prose, and an action that nobody replayed
 
 
 def test_an_action_outside_the_cache_is_replayed_by_the_judge():
@@ -38,12 +43,13 @@ def test_an_action_outside_the_cache_is_replayed_by_the_judge():
 
     def judge(case, reply):
         asked.append(reply)
-        return -0.1 if "line" in reply else None
+        return Outcome(True, 100, 9.0) if "line" in reply else None
 
     replies = ['{"action": {"line": 3, "status": "out"}}', '{"action": {"substation": 3, "buses": [1]}}', answer(9)]
-    values, unusable = regrets([gate_cases(1)[0]] * 3, replies, judge)
-    assert values.tolist() == pytest.approx([-0.1, 0.8, 0.8])
-    assert (unusable, asked) == (2, replies[:2])
+    found = answers([gate_cases(1)[0]] * 3, replies, judge)
+    assert found.regret.tolist() == pytest.approx([0.0, 0.8, 0.8])
+    assert found.better.tolist() == [1, 0, 0]
+    assert (found.unusable, asked) == (2, replies[:2])
 
 
 def test_accepted_is_what_is_no_worse_by_more_than_the_tolerated_standard_errors():
@@ -57,6 +63,29 @@ def test_accepted_is_what_is_no_worse_by_more_than_the_tolerated_standard_errors
     eight[:8] = 0.8
     assert not decide(old, eight, 1.0)[0]
     assert decide(eight, old, 1.0)[0]
+
+
+def test_a_version_is_set_beside_the_present_one_and_beside_no_tuning_with_intervals():
+    cases = [replace(case, snapshot=json.dumps({"scenario": {"chronic": f"c{i % 5}"}})) for i, case in enumerate(CASES)]
+    right = [answer(1 + i % 2) for i in range(40)]
+    wrong = [answer(2 - i % 2) for i in range(40)]
+    half = right[:20] + wrong[20:]
+    result = run_gate(cases, lambda chats: half, lambda chats: right, 1.0, untuned=lambda chats: wrong)
+    assert (result.present_regret, result.new_regret) == (pytest.approx(0.4), 0)
+    assert (result.present_better, result.new_better) == (0.5, 1.0)
+    assert result.untuned == {"regret": pytest.approx(0.8), "better": 0.0}
+    assert result.against["untuned"]["regret"] == {"difference": pytest.approx(-0.8), "ci95": [-0.8, -0.8]}
+    paired = result.against["present"]["better"]
+    assert paired["difference"] == 0.5
+    assert paired["ci95"][0] < 0.5 < paired["ci95"][1]
+    assert json.loads(json.dumps(result.to_json())) == result.to_json()
+
+
+def test_where_nothing_was_tuned_before_the_present_version_is_the_untuned_one():
+    right = [answer(1 + i % 2) for i in range(40)]
+    result = run_gate(CASES, lambda chats: [answer(1)] * 40, lambda chats: right, 1.0)
+    assert result.against["untuned"] == result.against["present"]
+    assert result.untuned["regret"] == result.present_regret == pytest.approx(0.4)
 
 
 def test_the_client_is_asked_for_exactly_the_named_version_and_asked_again_when_late():
@@ -131,8 +160,8 @@ def present(base):
 
 
 def test_the_tiny_model_learned_its_task(present):
-    values, unusable = regrets(gate_cases(32), present([example(1000 + i).messages for i in range(32)]))
-    assert (unusable, values.mean()) == (0, pytest.approx(0.0))
+    found = answers(gate_cases(32), present([example(1000 + i).messages for i in range(32)]))
+    assert (found.unusable, found.regret.mean(), found.better.mean()) == (0, pytest.approx(0.0), 1.0)
 
 
 def test_an_adapter_trained_on_right_labels_is_accepted(base, present, tmp_path):
@@ -154,6 +183,17 @@ def test_an_adapter_trained_long_on_shuffled_labels_is_visibly_worse_and_refused
     result = run_gate(gate_cases(64), present, replier(base, tmp_path / "actor-v1"), tolerance=1.0)
     assert not result.accepted
     assert result.new_regret > result.present_regret + 0.15
+
+
+def test_preferences_undo_what_a_model_was_taught_wrong(base, present, tmp_path):
+    """Pairs of the wrong answer before the right one turn the model round; the likelihood of what it says stays."""
+    swapped = [replace(example(i, 2 - i % 2), worse=example(i).reply) for i in range(120)]
+    settings = SETTINGS.model_copy(update={"objective": "dpo", "beta": 0.5})
+    report = train_adapter(base, swapped, settings, tmp_path / "actor-v1")
+    result = run_gate(gate_cases(32), present, replier(base, tmp_path / "actor-v1"), tolerance=1.0)
+    assert report.last_loss < report.first_loss
+    assert result.new_regret > 0.5
+    assert result.new_better < 0.4
 
 
 def test_training_repeats_with_the_seed(base, tmp_path):

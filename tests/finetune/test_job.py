@@ -47,7 +47,7 @@ def run(tmp_path):
 def settings(base, **changes) -> RunSettings:
     return RunSettings(
         llm=ServiceSettings(engine=EngineSettings(model=str(base))),
-        finetune=FinetuneSettings(rank=8, epochs=1, batch=4, **changes),
+        finetune=FinetuneSettings(rank=8, examples=12, batch=4, **changes),
     )
 
 
@@ -83,7 +83,12 @@ def test_a_better_version_is_sealed_accepted_and_published(run, base):
 def test_a_worse_version_is_refused_and_the_former_stays(run, base):
     finetune(run, settings(base), service(run, good=True), gate=gate_cases(32))
     client = service(run, good=False)
-    record = finetune(run, settings(base), client, gate=gate_cases(32))
+    lines: list[str] = []
+    record = finetune(run, settings(base), client, gate=gate_cases(32), say=lines.append)
+    against = record["gate"]["against"]
+    assert against["present"]["regret"]["difference"] == pytest.approx(0.8)
+    assert against["untuned"]["regret"]["difference"] == pytest.approx(0.4)
+    assert any("against the untuned version" in line for line in lines)
     assert (record["version"], record["against"]) == (2, "actor-v1")
     assert not record["accepted"] and not record["published"]
     assert client.current("actor").version == 1
@@ -105,10 +110,15 @@ def test_an_accepted_version_that_the_service_refuses_is_reported_not_published(
 
 
 def test_too_few_refinements_name_the_setting(run, base):
-    with pytest.raises(DataError, match="12 confirmed refinements.*needs 13") as error:
+    with pytest.raises(DataError, match="12 refinements to learn from.*needs 13") as error:
         finetune(run, settings(base, least=13), service(run, True), gate=gate_cases(8))
     assert "finetune.least" in error.value.remedy
     assert not (run / "adapters" / "actor-v1").exists()
+
+
+def test_preferences_need_a_reply_that_lost(run, base):
+    with pytest.raises(DataError, match="0 refinements with a better and a worse reply"):
+        finetune(run, settings(base, objective="dpo"), service(run, True), gate=gate_cases(8))
 
 
 def test_the_critic_has_no_labels_to_tune_on(run, base):

@@ -15,6 +15,7 @@ from ace_ray.grid.environment import make_env
 from ace_ray.grid.snapshot import Snapshot
 from ace_ray.language.actor import Actor
 from ace_ray.language.describe import facts_of
+from ace_ray.language.view import CaseView
 from ace_ray.rollout.critic import Critic
 from llm_service.errors import DeadlineExceeded, ModelError, Refused
 from llm_service.fake import FakeClient
@@ -56,6 +57,7 @@ def test_a_listed_candidate_becomes_its_catalogue_id_and_the_exchange_is_kept(ac
     messages = json.loads(proposal.prompt)
     assert messages == [dict(message) for message in client.requests[0].messages]
     assert client.requests[0].schema is not None
+    assert CaseView.from_json(proposal.case) == view
 
 
 def test_the_next_round_is_told_what_became_of_the_last_one(actor, case):
@@ -63,6 +65,7 @@ def test_the_next_round_is_told_what_became_of_the_last_one(actor, case):
     tried = Attempt(first.id or 1, Fate(False, 17, 0.9), "worse", None, first)
     before, _ = propose(actor, case, ["{}"])
     after, _ = propose(actor, case, ["{}"], [tried])
+    assert before.case and not after.case  # later rounds show the same case
     assert len(after.prompt) > len(before.prompt) and "17" in json.loads(after.prompt)[-1]["content"]
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ace_ray.evaluation.statistics import NO_INTERVAL, OVER_CHRONICS, OVER_SEEDS, interval
+from ace_ray.monitoring.statistics import NO_INTERVAL, OVER_CHRONICS, OVER_SEEDS, interval
 
 pytestmark = pytest.mark.unit
 
