@@ -80,7 +80,7 @@ class FinetuneSettings(Settings):
     objective: Literal["sft", "dpo"] = Field(
         "sft", description="likelihood of the better reply; dpo: its preference over one that lost, besides"
     )
-    beta: float = Field(0.1, gt=0, description="how dear leaving the base model is (objective=dpo)")
+    dpo_beta: float = Field(0.1, gt=0, description="how dear leaving the base model is (objective=dpo)")
     rank: int = Field(16, ge=1, description="LoRA rank")
     alpha: int = Field(32, ge=1, description="LoRA alpha")
     lr: float = Field(1e-4, gt=0, description="Adam step size")

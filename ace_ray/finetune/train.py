@@ -132,7 +132,7 @@ def _preferring(
     policy = reply_logprobs(model.get_base_model(), batch)
     tokens = (batch["labels"][: len(examples)] != IGNORE).sum()
     imitation = -policy[: len(examples)].sum() / tokens
-    return preference_loss(policy, reference, settings.beta) + imitation
+    return preference_loss(policy, reference, settings.dpo_beta) + imitation
 
 
 def _batch(tokenizer: Any, pairs: Sequence[tuple[Example, str]], device: str) -> dict[str, torch.Tensor]:

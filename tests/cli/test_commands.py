@@ -57,6 +57,14 @@ def test_every_command_has_its_function(verb: str) -> None:
     assert callable(getattr(verbs, verb))
 
 
+def test_finetune_takes_settings_that_win_over_the_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given: list[object] = []
+    monkeypatch.setattr("ace_ray.finetune.job.run_job", lambda run, role, words, say: given.extend((run, words)))
+    (tmp_path / "run.json").write_text("{}")
+    assert main(["finetune", str(tmp_path), "finetune.objective=dpo", "--role", "actor", "finetune.rank=8"]) == 0
+    assert given == [tmp_path, ["finetune.objective=dpo", "finetune.rank=8"]]
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--version"])

@@ -188,7 +188,7 @@ def test_an_adapter_trained_long_on_shuffled_labels_is_visibly_worse_and_refused
 def test_preferences_undo_what_a_model_was_taught_wrong(base, present, tmp_path):
     """Pairs of the wrong answer before the right one turn the model round; the likelihood of what it says stays."""
     swapped = [replace(example(i, 2 - i % 2), worse=example(i).reply) for i in range(120)]
-    settings = SETTINGS.model_copy(update={"objective": "dpo", "beta": 0.5})
+    settings = SETTINGS.model_copy(update={"objective": "dpo", "dpo_beta": 0.5})
     report = train_adapter(base, swapped, settings, tmp_path / "actor-v1")
     result = run_gate(gate_cases(32), present, replier(base, tmp_path / "actor-v1"), tolerance=1.0)
     assert report.last_loss < report.first_loss

@@ -1,6 +1,8 @@
 """A refiner on the real grid: what it believes is what the environment shows."""
 
 import itertools
+import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +21,13 @@ from ace_ray.rollout.refiner import Refiner
 from tests.rollout.test_worker import blackouts
 
 pytestmark = pytest.mark.unit
+
+
+class Shown(SearchProposer):
+    """Search that says what it was shown, as a language model does."""
+
+    def propose(self, case, history):
+        return replace(super().propose(case, history), case="" if history else "what was shown")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +50,7 @@ def refined(env, engine, grid_settings, comparator, settings):
     for _, states, rows, pending, _ in blackouts(env, engine, grid_settings, lookback=6):
         items = [item for item in pending if item.chain == rows[0]["episode"]]
         ids = itertools.count(10_000, 1000)
-        refiner = Refiner(comparator, SearchProposer(), settings, lambda n, ids=ids: next(ids))
+        refiner = Refiner(comparator, Shown(), settings, lambda n, ids=ids: next(ids))
         found = list(refiner.refine(items))
         if any(result.status == "accepted" for result in found):
             return items, rows, states, found
@@ -82,6 +91,15 @@ def test_what_is_accepted_is_better_over_the_horizon_and_what_is_rejected_is_not
         assert [row["verdict"] for row in result.rounds] == verdicts
         assert "better" not in verdicts[:-1] and (result.status == "accepted") == (verdicts[-1] == "better")
         assert (result.refined == len(result.transitions) - 1) == (result.status == "accepted")
+
+
+def test_the_first_round_keeps_what_was_shown_and_what_the_look_back_had_found_out(comparator, results):
+    for result in [r for r in results if r.rounds]:
+        first, *later = result.rounds
+        assert first["case"] == "what was shown" and not any("case" in row or "compared" in row for row in later)
+        compared = {int(id): fate for id, fate in json.loads(first["compared"]).items()}
+        assert compared == {id: comparator.fate(result.pending.snapshot, id).to_json() for id in compared}
+        assert {fate[0] for fate in compared.values()} == {0, 1}  # salvageable: the played one dies, one survives
 
 
 def test_refined_rows_are_what_the_environment_did_from_the_original_state(env, engine, comparator, settings, results):
