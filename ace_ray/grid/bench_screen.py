@@ -157,11 +157,12 @@ def _gather(
 
 
 def _rank(engine: DecisionEngine, obs: Any, kind: str) -> NDArray[np.int64]:
-    """Legal ids, best first: the ranking alone, from the observation, nothing known of the topology from before."""
+    """The shortlist's legal ids, best first: the ranking alone, nothing known of the topology from before."""
     lin = FactorCache(engine.model).linearise(GridState.from_observation(engine.model, obs))
     overloaded = kind == OVERLOADED
     tan = tangent(engine.model, lin.factors, engine.check.point()) if overloaded and engine.check.load(obs) else None
-    return engine.candidates.ranked(lin, tan, obs, (), overloaded)[0].astype(np.int64)
+    most = engine.settings.candidates.shortlist
+    return engine.candidates.ranked(lin, tan, obs, (), overloaded, most)[0].astype(np.int64)
 
 
 def _errors(engine: DecisionEngine, obs: Any, decision: Decision) -> list[float]:

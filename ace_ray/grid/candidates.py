@@ -125,11 +125,12 @@ class Candidates:
         `tan` is the state's AC linearisation, which ranks where the objective is the rho of here and now; without it
         (there is no AC solution) the DC one does.
         """
-        ids, _ = self.ranked(lin, tan, obs, reconnected, overloaded)
+        explores = rng is not None and self.settings.exploratory > 0  # which draws from the whole list
+        ids, _ = self.ranked(lin, tan, obs, reconnected, overloaded, 0 if explores else self.settings.shortlist)
         chosen = self._capped(ids)[: self.settings.shortlist]
         best = ids[chosen]
         exploratory: list[int] = []
-        if rng is not None and self.settings.exploratory:
+        if rng is not None and explores:
             better = np.setdiff1d(ids[: (ids.size + 1) // 2], best)
             exploratory = rng.permutation(better)[: self.settings.exploratory].tolist()
         known = np.array(sorted(set(memory)), np.int64)
@@ -141,16 +142,30 @@ class Candidates:
         )
 
     def ranked(
-        self, lin: Linearisation, tan: Tangent | None, obs: Any, reconnected: Sequence[int], overloaded: bool
+        self,
+        lin: Linearisation,
+        tan: Tangent | None,
+        obs: Any,
+        reconnected: Sequence[int],
+        overloaded: bool,
+        most: int = 0,
     ) -> tuple[IntArray, FloatArray]:
-        """Legal ids and their linear objective, best first: the best of each substation, and the line switches."""
+        """Legal ids and their linear objective, best first: the best of each substation, and the line switches.
+
+        With `most`, what is surely not among so many of the first (at most `_keep` of a substation) may be missing:
+        much of it need not be looked through.
+        """
         free = self.screen.substations[obs.time_before_cooldown_sub[self.screen.substations] == 0]
         if overloaded and tan is not None:
+            most = 0
             ids, rho = self.screen.rank_now(tan, lin.state.rho, self._keep, free)
         else:
             outages = None if overloaded else self.security.screen_order(lin)
-            ids, rho = self.screen.rank(lin, self._keep, free, outages, self.critical.rho_overloaded)
+            limit, most = self.critical.rho_overloaded, 0 if reconnected else most
+            ids, rho = self.screen.rank(lin, self._keep, free, outages, limit, most=most)
         legal = self.catalogue.legal(obs, ids)
+        if most and not legal.all():  # those left out may have been better than what takes the place of these
+            return self.ranked(lin, tan, obs, reconnected, overloaded)
         if reconnected:  # a partition that would move the end of a reconnected line is the same as one that does not
             topo = lin.state.topo
             as_ranked = topologies_after(self.screen.model, self.catalogue, topo, ids)

@@ -73,6 +73,7 @@ class Search(NamedTuple):
     outage_lines: NDArray[np.int64]  # [O, *] lines to look at after each outage, the most loaded first
     limit: float  # with outages, a rho of `limit` or more now counts as CERTAIN more than it is
     keep: int  # how many of a substation
+    most: int  # how many of all substations together, what is surely not among them may be missing; 0: no matter
 
 
 class Merging(NamedTuple):
@@ -279,7 +280,7 @@ def _columns(table, chosen):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it would hide the order of early exits
-    tables, ids, present, alive_mask, curve, search, every
+    tables, ids, present, alive_mask, curve, search, ceiling, every
 ):
     """Rank all patterns of one substation by rho^2.
 
@@ -291,6 +292,7 @@ def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it w
         alive_mask: Elements in service: a pattern that moves another one is left out if its twin without exists.
         curve: [3, L] parabolas, of the dtype to work in.
         search: What is looked for.
+        ceiling: rho^2 from which a pattern is of no use.
         every: [catalogue size] receives the rho^2 of every pattern (no early exit), or [0].
 
     Returns:
@@ -367,7 +369,7 @@ def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it w
                 m[lo] = 0.0
                 inverse[lo] = 1.0 / denominator
                 delta[lo] = (sums[0, 0, lo] + sums[1, 0, hi]) / denominator
-        threshold = best[0] if every.size == 0 else dt.type(np.inf)
+        threshold = min(best[0], ceiling) if every.size == 0 else dt.type(np.inf)
         if m.min() >= threshold:
             continue
         if _flow_pass(m, delta, low_D, high_D[hi], f, curve, search.lines, threshold):
@@ -409,10 +411,13 @@ def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it w
 @njit(cache=True)
 def rank_substations(wanted, layout, lin, search, zero, every):  # type: ignore[no-untyped-def]
     """`rank_substation` for every substation of `wanted`, in the precision of `zero`; values and ids [wanted, keep]."""
-    curve = lin.parabola.astype(zero.dtype)
+    curve, huge = lin.parabola.astype(zero.dtype), zero.dtype.type(HUGE)
     values = np.full((wanted.size, search.keep), HUGE, zero.dtype)
     ids = np.full((wanted.size, search.keep), -1, np.int32)
-    for at in range(wanted.size):
+    # the best of all so far: what is worse than the last of them is of no use
+    together, unnamed = np.full(search.most, HUGE, zero.dtype), np.zeros(search.most, np.int32)
+    sizes = layout.pattern_ptr[wanted + 1] - layout.pattern_ptr[wanted]
+    for at in np.argsort(-sizes, kind="mergesort"):  # the largest choice first: it lowers the ceiling most
         s = wanted[at]
         own = layout.pattern_ids[layout.pattern_ptr[s] : layout.pattern_ptr[s + 1]]
         if own.size == 0:
@@ -426,7 +431,13 @@ def rank_substations(wanted, layout, lin, search, zero, every):  # type: ignore[
                 if lin.topo[elements[e]] == 2:
                     present |= 1 << e
         tables = substation_tables(s, layout, lin, merge(s, layout, lin), search.outages)
-        values[at], ids[at] = rank_substation(tables, own, present, alive, curve, search, every)
+        ceiling = np.nextafter(together[0], huge) if search.most > 0 else huge  # ties with the worst are kept
+        values[at], ids[at] = rank_substation(tables, own, present, alive, curve, search, ceiling, every)
+        if values[at].max() < ceiling < huge:  # full: which of the equals stay depends on all that came before them
+            values[at], ids[at] = rank_substation(tables, own, present, alive, curve, search, huge, every)
+        for value in values[at]:
+            if search.most > 0 and value < together[0]:
+                _sift(together, unnamed, value, 0)
     return values, ids
 
 

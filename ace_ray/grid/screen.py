@@ -106,6 +106,7 @@ class Screen:
         limit: float = np.inf,
         dtype: type = np.float32,
         every: FloatArray | None = None,
+        most: int = 0,
     ) -> tuple[IntArray, FloatArray]:
         """The best `keep` partitions of each substation.
 
@@ -118,6 +119,8 @@ class Screen:
             dtype: Precision of the inner loops.
             every: [catalogue size] of `dtype`: receives the objective of every partition, squared (for tests and
                 recall measurements; slower).
+            most: Partitions that are surely not among the best `most` of all substations may be missing, which is
+                quicker; 0: none is.
 
         Returns:
             ids [n] and rho [n], best first; ties by lower id. The present partition and those that cut off a part of
@@ -126,7 +129,7 @@ class Screen:
         wanted = self.substations if substations is None else np.asarray(substations, np.int64)
         lines = np.argsort(-lin.state.rho, kind="stable")
         lost = outages if outages is not None else Outages(np.zeros(0, np.int64), np.zeros((0, 0), np.int64))
-        search = kernels.Search(lines[lin.alive[lines]], lost.lines, lost.order, float(limit), keep)
+        search = kernels.Search(lines[lin.alive[lines]], lost.lines, lost.order, float(limit), keep, most)
         table = np.zeros(0, dtype) if every is None else every
         values, ids = kernels.rank_substations(wanted, self._layout, lin.arrays(), search, np.zeros(1, dtype), table)
         return _sorted(values, ids)

@@ -9,6 +9,7 @@ from ace_ray.grid.catalogue import LINE, NOOP, SUBSTATION
 from ace_ray.grid.engine import Decision, DecisionEngine
 from ace_ray.grid.environment import make_env
 from ace_ray.grid.kernels import ISLAND
+from ace_ray.grid.model import GridState
 from tests.grid.messy import messy_observations
 
 pytestmark = pytest.mark.unit
@@ -49,6 +50,18 @@ def test_slots_are_distinct_legal_and_ordered(engine, states, decisions):
         substations = catalogue.substation[decision.ids[filled]]
         counts = np.bincount(substations[substations >= 0], minlength=1)
         assert counts.max() <= spec.slots * engine.settings.candidates.substation_share
+
+
+def test_a_ranking_that_leaves_out_what_is_worse_makes_the_same_shortlist(engine, states):
+    candidates, most, left_out = engine.candidates, engine.settings.candidates.shortlist, 0
+    for obs in states:
+        lin = engine.linearise(GridState.from_observation(engine.model, obs))
+        everything, few = (candidates.ranked(lin, None, obs, (), False, n) for n in (0, most))
+        chosen, cut = (candidates._capped(ids)[:most] for ids, _ in (everything, few))
+        assert few[0][cut].tolist() == everything[0][chosen].tolist()
+        assert few[1][cut].tolist() == everything[1][chosen].tolist()
+        left_out += everything[0].size - few[0].size
+    assert left_out > 0
 
 
 def test_mask_legal_slots_do_not_end_the_episode(engine, states, decisions):

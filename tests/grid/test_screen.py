@@ -144,6 +144,20 @@ def test_ranking_keeps_the_best_of_what_brute_force_finds(grid, seed, secured, l
     assert (np.diff(rho) >= 0).all()
 
 
+@pytest.mark.parametrize("most", [5, 40])
+@pytest.mark.parametrize("seed", [0, 3, 5, 6])
+def test_what_is_missing_is_not_among_the_best_of_all(grid, seed, most):
+    model, screen, _, _ = grid
+    rng, lin = linearised(grid, seed)
+    attackable = sorted(rng.choice(model.n_line, 5, replace=False))
+    outages = Security(model, CriticalSettings(), attackable).screen_order(lin)
+    ids, rho = screen.rank(lin, 10, outages=outages)
+    few, rho_few = screen.rank(lin, 10, outages=outages, most=most)
+    last = rho[min(most, rho.size) - 1]
+    assert few[rho_few <= last].tolist() == ids[rho <= last].tolist()
+    assert few.size < ids.size or ids.size <= 2 * most  # something was left out where there was enough of it
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_ranking_leaves_out_islands_and_the_present_topology_and_nothing_else(grid, seed):
     model, screen, injection, catalogue = grid
