@@ -185,15 +185,15 @@ def test_an_adapter_trained_long_on_shuffled_labels_is_visibly_worse_and_refused
     assert result.new_regret > result.present_regret + 0.15
 
 
-def test_preferences_undo_what_a_model_was_taught_wrong(base, present, tmp_path):
-    """Pairs of the wrong answer before the right one turn the model round; the likelihood of what it says stays."""
+def test_preferences_turn_a_model_that_was_right_to_what_is_preferred(base, present, tmp_path):
     swapped = [replace(example(i, 2 - i % 2), worse=example(i).reply) for i in range(120)]
     settings = SETTINGS.model_copy(update={"objective": "dpo", "dpo_beta": 0.5})
     report = train_adapter(base, swapped, settings, tmp_path / "actor-v1")
     result = run_gate(gate_cases(32), present, replier(base, tmp_path / "actor-v1"), tolerance=1.0)
-    assert report.last_loss < report.first_loss
-    assert result.new_regret > 0.5
-    assert result.new_better < 0.4
+    assert report.last_loss < 0.7 * report.first_loss
+    assert not result.accepted
+    assert result.new_regret > 0.3
+    assert result.new_better < 0.7
 
 
 def test_training_repeats_with_the_seed(base, tmp_path):
