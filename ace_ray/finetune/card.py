@@ -43,7 +43,7 @@ def card(model: Path) -> str:
         f"({shape['kv_heads']} for keys and values), feed-forward {shape['intermediate']}, tied embeddings.",
         f"- Labels: {labels['verified']} decisions whose compared set was replayed over "
         f"{plan.get('grid', {}).get('compare', {}).get('horizon', '?')} steps, {labels['bootstrap']} decisions "
-        f"labelled by the slot score alone, {labels['episodes']} episodes for the critic; all from training scenarios "
+        f"labelled by the danger alone, {labels['episodes']} episodes for the critic; all from training scenarios "
         f"(seed {plan.get('seed', '?')}). {labels['validation']} replayed decisions of validation scenarios were held "
         "out.",
         f"- Schedule: {recipe['examples']} examples (seed {recipe['seed']}); the first {recipe['lessons']:.0%} made-up "
@@ -62,8 +62,9 @@ def card(model: Path) -> str:
         "",
         "First-round replies without a grammar, at temperature 0. Survival regret: share of the 100 steps that the "
         "best replayed action survives, minus that of the proposal; a reply that names nothing usable counts as the "
-        "worst action. `first` is the best slot score that is not the bad example, `random` the expected value over "
-        "the other listed candidates. Pivotal: the listed actions do not share one fate.",
+        "worst action. `first` is the best slot score that is not the bad example, `danger` the least danger that is "
+        "not, `random` the expected value over the other listed candidates. Pivotal: the listed actions do not share "
+        "one fate.",
         "",
         *_figures(record["validation"]),
         "",
@@ -107,9 +108,11 @@ def _figures(validation: dict[str, Any]) -> list[str]:
         ("usable", "share that names a usable candidate"),
         ("model", "survival regret, this model"),
         ("first", "survival regret, first"),
+        ("danger", "survival regret, danger"),
         ("random", "survival regret, random"),
         ("first_minus_model_ci95", "first minus this model, 95 % interval"),
         ("same_as_first", "share that equals first"),
+        ("least_danger", "share with the danger of `danger`"),
     )
     rows = ["| | all | pivotal |", "| --- | --- | --- |"]
     for key, name in names:

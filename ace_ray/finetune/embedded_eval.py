@@ -53,8 +53,9 @@ def proposal(labelled: LabelledCase, reply: str) -> int | None:
 def evaluate_replies(cases: Sequence[LabelledCase], replier: Replier, seed: int = 0) -> dict[str, Any]:
     """Figures of the model and of simple choices, over all cases and over pivotal ones.
 
-    `first`: the best score that is not the bad example (what greedy plays, or the next where that was bad); `random`:
-    any listed candidate but the bad example, expected value.
+    `first`: the best score that is not the bad example (what greedy plays, or the next where that was bad); `danger`:
+    the least danger that is not, what the model is taught where nothing was replayed; `random`: any listed candidate
+    but the bad example, expected value.
     """
     replies = replier([actor_messages(deployed_case(c)) for c in cases])
     rng = np.random.default_rng(seed)
@@ -63,6 +64,8 @@ def evaluate_replies(cases: Sequence[LabelledCase], replier: Replier, seed: int 
         chosen = proposal(case, reply)
         others = [c for c in case.case.candidates if c.id != case.played.id]
         first = max(others, key=lambda c: c.score).id
+        least = min(others, key=lambda c: c.danger)
+        dangers = {c.id: c.danger for c in others}
         rows.append(
             {
                 "pivotal": is_pivotal(case),
@@ -70,8 +73,10 @@ def evaluate_replies(cases: Sequence[LabelledCase], replier: Replier, seed: int 
                 "usable": chosen is not None,
                 "model": survival_regret(case, chosen),
                 "first": survival_regret(case, first),
+                "danger": survival_regret(case, least.id),
                 "random": float(np.mean([survival_regret(case, c.id) for c in others])),
                 "same_as_first": chosen == first,
+                "least_danger": chosen is not None and dangers[chosen] == least.danger,
             }
         )
     return {

@@ -6,7 +6,7 @@ no Ray.
 Recipe. Three stages in one schedule: brief lessons (made-up cases of a few lines, without the rules: a quarter of the
 length, so looking up and copying are learned cheaply), lessons on made-up cases of many grids (reading prompts,
 writing replies), then labelled decisions of real scenarios with a rest of made-up ones; verified labels (with
-replayed fates) and bootstrap labels (best by score) are drawn at a set ratio. Every example is made afresh: other
+replayed fates) and bootstrap labels (least danger) are drawn at a set ratio. Every example is made afresh: other
 order, other bad example, other rounds. The loss is that of the reply, plus `Recipe.prompt_loss` times that of the
 prompt. AdamW, linear warm-up and cosine, bf16 autocast. Examples depend on the seed and their index alone, so the
 number of loader processes does not change what is learned.
@@ -44,21 +44,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that the weights depend on, besides the labels."""
+    """All that the weights depend on, besides the labels; the defaults are those of the model that is shipped."""
 
-    examples: int = 300_000
-    batch: int = 32
-    lr: float = 1e-3
+    examples: int = 14_000
+    batch: int = 16
+    lr: float = 2e-3
     weight_decay: float = 0.1
     warmup: float = 0.03
-    brief: float = 0.3
-    lessons: float = 0.8
+    brief: float = 0.6
+    lessons: float = 0.7
     rest: float = 0.3
-    verified: float = 0.6
+    verified: float = 0.5
     critic: float = 0.08
     critic_synthetic: float = 0.5
-    prompt_loss: float = 0.0
-    vocabulary: int = 4096
+    prompt_loss: float = 0.1
+    vocabulary: int = 3072
     seed: int = 0
 
 
@@ -86,7 +86,8 @@ class Examples(Dataset):
         r, s = self.recipe, self.sources
         rng = np.random.default_rng((r.seed, i))
         brief = i < r.brief * r.examples
-        if rng.random() < r.critic:
+        # one role a batch: prompts of two lengths in one would be padded to the longer
+        if np.random.default_rng((r.seed, 1, i // r.batch)).random() < r.critic:
             made_up = brief or not s.episodes or rng.random() < r.critic_synthetic
             drawn = synthetic_episode(rng, brief) if made_up else s.episodes[int(rng.integers(len(s.episodes)))]
             whole = critic_example(drawn, s.critic_system)

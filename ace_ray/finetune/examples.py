@@ -15,7 +15,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ace_ray.language.prompts import AttemptView, Message, actor_messages, loading, outcome_text
+from ace_ray.language.prompts import (
+    LEAST,
+    AttemptView,
+    Message,
+    actor_messages,
+    left_text,
+    loading,
+    outcome_text,
+)
 from ace_ray.language.view import COLLAPSE, BadView, CandidateView, CaseView, Outcome, date_text
 
 
@@ -27,7 +35,7 @@ class LabelledCase:
         key: Snapshot key, unique.
         case: The case without a bad example; its candidates are do-nothing and the best by score.
         played: The action that was played there.
-        outcomes: Outcome by catalogue id; empty for bootstrap labels, where the slot score decides.
+        outcomes: Outcome by catalogue id; empty for bootstrap labels, where the danger decides.
         tie: Returns closer than this are equal.
     """
 
@@ -84,14 +92,14 @@ def rank_key(labelled: LabelledCase, candidate: CandidateView) -> tuple[float, .
 
 
 def right_answer(labelled: LabelledCase, options: Sequence[CandidateView]) -> CandidateView:
-    """Of the best options, survivors within a tie being equally good, the one of least danger.
+    """Of the best options, survivors within a tie being equally good, the one of least danger; the first of several.
 
     One answer where many are right: a model that is taught them all in turn learns which loadings are frequent.
     """
     top = max(rank_key(labelled, c) for c in options)
     margin = labelled.tie if top[0] == 1.0 and len(top) == 2 else 0.0
     best = [c for c in options if _reaches(rank_key(labelled, c), top, margin)]
-    return min(best, key=lambda c: (c.danger if c.danger >= 0 else COLLAPSE, -c.score))
+    return min(best, key=lambda c: c.danger if c.danger >= 0 else COLLAPSE)
 
 
 def _reaches(rank: tuple[float, ...], top: tuple[float, ...], margin: float) -> bool:
@@ -134,7 +142,7 @@ def make_example(labelled: LabelledCase, rng: np.random.Generator, variation: Va
     history = [_attempt(labelled, c, bad) for c in losers]
     tried = {attempt.action.id for attempt in history if attempt.action is not None}
     target = right_answer(labelled, [c for c in options if c.id not in tried])
-    return Example(actor_messages(case, history), actor_reply(case, target))
+    return Example(actor_messages(case, history), actor_reply(case, target, history))
 
 
 def _with_outcomes(
@@ -163,16 +171,20 @@ def _with_outcomes(
     return replace(labelled, played=played, outcomes=outcomes)
 
 
-def actor_reply(case: CaseView, target: CandidateView) -> str:
-    """The reply that proposes a listed candidate, with the analysis that leads to it."""
+def actor_reply(case: CaseView, target: CandidateView, history: Sequence[AttemptView] = ()) -> str:
+    """The reply that proposes a listed candidate, with the analysis that leads to it.
+
+    It says in the prompt's own words whether that is the one of least danger.
+    """
     number = case.number(target.id)
     if number is None:
         raise ValueError(f"action {target.id} is not listed")
-    first = case.loaded[0]
-    analysis = f"Line {first.line} is at {first.percent} %"
+    loaded = case.loaded[0]
+    analysis = f"Line {loaded.line} is at {loaded.percent} %"
     if case.outages:
         analysis += f"; losing line {case.outages[0].line} would bring {loading(case.outages[0].percent)}"
-    analysis += f". {_effect(target)} is what candidate {number} leaves."
+    first = left_text(case, history).startswith((f"\n{LEAST} {number},", f"\n{LEAST} {number}."))
+    analysis += f". {LEAST if first else 'Better: candidate'} {number}, {_effect(target)}."
     reply = {"analysis": analysis, "why_bad": why_bad(case), "action": {"candidate": number}}
     return json.dumps(reply, separators=(",", ":"))  # the grammar that replies are held to allows no blanks
 
@@ -184,20 +196,18 @@ def why_bad(case: CaseView) -> str:
     parts = []
     bad = case.bad.action
     if bad.percent >= 0:
-        parts.append(f"{_effect(bad)} is what it leaves")
+        parts.append(f"It leaves {_effect(bad)}")
     if case.bad.outcome is not None:
         parts.append(outcome_text(case.bad.outcome, case.facts.horizon))
-    return ("; ".join(parts) or "Its effect is unknown") + "."
+    text = "; ".join(parts) or "Its effect is unknown"
+    return text[0].upper() + text[1:] + "."
 
 
 def _effect(action: CandidateView) -> str:
-    """'Danger 12', or without it '93 % and 120 % after an outage'.
-
-    It stands before the number of the candidate: what is to be found comes first, where it is found is looked up.
-    """
+    """'danger 12', or without it '93 % and 120 % after an outage'."""
     if action.danger >= 0:
-        return f"Danger {action.danger}"
-    text = "Collapse" if action.percent >= COLLAPSE else f"{action.percent} %"
+        return f"danger {action.danger}"
+    text = loading(action.percent)
     if action.percent < COLLAPSE and action.outage_percent >= 0:
         text += f" and {loading(action.outage_percent)} after an outage"
     if action.percent < COLLAPSE and action.else_percent >= 0:

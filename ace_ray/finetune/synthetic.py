@@ -161,7 +161,7 @@ class SyntheticCases:
         rng = self.rng
         ids = np.concatenate([[0], 1 + rng.permutation(60_000)[:count]])
         spread = rng.uniform(2, 20)
-        level, range_ = rng.uniform(0, 80), rng.uniform(1, 60)
+        dangers = self._dangers(len(ids))
         views = []
         for i, action in enumerate(ids):
             percent = base if i == 0 else max(30, int(rng.normal(base - 0.3 * spread, spread)))
@@ -180,10 +180,19 @@ class SyntheticCases:
                     int(rng.choice(facts.outages)),
                     round(score + (1e-4 if i == 0 else 0.0), 4),
                     rest,
-                    int(np.clip(rng.normal(level, range_), 0, 200)),
+                    dangers[i],
                 )
             )
         return (views[0], *sorted(views[1:], key=lambda v: -v.score))
+
+    def _dangers(self, count: int) -> list[int]:
+        """Dangers of candidates: moves of one substation do nearly the same, so ties are the rule."""
+        rng = self.rng
+        least, spread = int(rng.lognormal(2.6, 1.0)), rng.uniform(1, 50)
+        groups = least + np.abs(rng.normal(0, spread, size=int(rng.integers(2, 6))))
+        own = groups[rng.integers(groups.size, size=count)]
+        apart = np.where(rng.random(count) < 0.5, 0, rng.integers(0, 5, size=count))
+        return [int(d) for d in np.minimum(own + apart, 200)]
 
     def _outage(self, percent: int, base: int, spread: float, nothing: bool) -> tuple[int, int]:
         """After-outage loading of a candidate, and of the other outages where the worst one is a collapse (else -1)."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ace_ray.language.view import COLLAPSE, BadView, CandidateView, CaseView, GridFacts, Outcome, SubstationView
 
 Message = dict[str, str]
+LEAST = "Least danger of what is left: candidate"
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,12 @@ def effect_text(candidate: CandidateView) -> str:
         text += f"; {loading(candidate.outage_percent)} after losing line {candidate.outage_line}"
     if candidate.else_percent >= 0:
         text += f", else {candidate.else_percent} % at most"
-    if candidate.danger >= 0:
-        text += f"; danger {candidate.danger}"
     return text
+
+
+def danger_text(candidate: CandidateView) -> str:
+    """'danger 12; ' where it is known: it stands beside the number, where a reader of the whole list looks for it."""
+    return f"danger {candidate.danger}; " if candidate.danger >= 0 else ""
 
 
 def loading(percent: int) -> str:
@@ -126,10 +130,10 @@ def state_text(case: CaseView) -> str:
     lines.extend(constraint_lines(case))
     if case.candidates:
         known = any(c.danger >= 0 for c in case.candidates)
-        danger = "; danger in percent: what the next outages and the next step, as forecast, do to the grid"
-        shown = "highest loading right after the action; after the worst outage that may follow"
-        lines.append(f"Candidates ({shown}{danger if known else ''}):")
-        lines.extend(f"{i}: {c.text}. {effect_text(c)}" for i, c in enumerate(case.candidates))
+        danger = "danger in percent: what the next outages and the next step, as forecast, do to the grid; the action; "
+        shown = "highest loading right after it; after the worst outage that may follow"
+        lines.append(f"Candidates ({danger if known else ''}{shown}):")
+        lines.extend(f"{i}: {danger_text(c)}{c.text}. {effect_text(c)}" for i, c in enumerate(case.candidates))
     if case.bad is not None:
         lines.append(bad_text(case, case.bad))
     return "\n".join(lines)
@@ -166,7 +170,7 @@ def bad_text(case: CaseView, bad: BadView, effect: bool = True) -> str:
     number = case.number(bad.action.id)
     if number is None:
         known = effect and bad.action.percent >= 0
-        name = f"{bad.action.text}" + (f" ({effect_text(bad.action)})" if known else "")
+        name = f"{bad.action.text}" + (f" ({danger_text(bad.action)}{effect_text(bad.action)})" if known else "")
     else:
         name = f"candidate {number}, {bad.action.text}"
     end = "" if bad.outcome is None else f" It was played, and {outcome_text(bad.outcome, case.facts.horizon)}."
@@ -195,10 +199,23 @@ def history_text(case: CaseView, history: Sequence[AttemptView]) -> str:
 
 
 def chat(system: str, user: str, case: CaseView, history: Sequence[AttemptView]) -> list[Message]:
-    """System and user message; the first round's text is a prefix of every later one."""
+    """System and user message; but for its last line the first round's text is a prefix of every later one."""
     if history:
         user += "\n" + history_text(case, history)
+    user += left_text(case, history)
     return [{"role": "system", "content": system}, {"role": "user", "content": user}]
+
+
+def left_text(case: CaseView, history: Sequence[AttemptView]) -> str:
+    """The candidates that were neither the bad example nor tried, by their danger; empty where it is not known."""
+    known = [i for i, c in enumerate(case.candidates) if c.danger >= 0]
+    gone = {attempt.action.id for attempt in history if attempt.action is not None}
+    if case.bad is not None:
+        gone.add(case.bad.action.id)
+    left = [i for i in known if case.candidates[i].id not in gone]
+    left.sort(key=lambda i: case.candidates[i].danger)
+    then = f", then {', '.join(map(str, left[1:]))}" if left[1:] else ""
+    return f"\n{LEAST} {left[0]}{then}." if left else ""
 
 
 def actor_messages(case: CaseView, history: Sequence[AttemptView] = ()) -> list[Message]:

@@ -31,7 +31,7 @@ def chosen(known: LabelledCase, seed: int = 0, variation: Variation = DEPLOYED) 
     line = next(
         t for t in example.messages[1]["content"].split("\n") if t.startswith(f"{parsed.action['candidate']}: ")
     )
-    return next(c for c in known.case.candidates if line.split(": ", 1)[1].startswith(c.text + "."))
+    return next(c for c in known.case.candidates if f"{c.text}." in line)
 
 
 DEAD, ALIVE = Outcome(False, 20, 0.7), Outcome(True, 100, 8.0)
@@ -66,9 +66,9 @@ def test_without_replays_the_least_danger_that_was_neither_bad_nor_tried_is_the_
         reply = parse_actor(example.reply)
         assert reply is not None
         line = next(t for t in shown.split("\n") if t.startswith(f"{reply.action['candidate']}: "))
-        target = next(c.id for c in CANDIDATES if line.split(": ", 1)[1].startswith(c.text + "."))
+        target = next(c.id for c in CANDIDATES if f"{c.text}." in line)
         assert target == min(danger.keys() - failed, key=lambda i: danger[i])
-        assert f"Danger {danger[target]} is what candidate {reply.action['candidate']} leaves" in reply.analysis
+        assert f"is left: candidate {reply.action['candidate']}, danger {danger[target]}." in reply.analysis
         seen.add(target)
     assert seen >= {700, 800, 226}
 
