@@ -20,7 +20,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ def make_states(
     """
     plan = exam_plan(settings.grid, states)
     if folder is None:
-        name = hashlib.sha256(json.dumps(asdict(plan), default=str, sort_keys=True).encode()).hexdigest()[:8]
+        name = hashlib.sha256(json.dumps(plan.to_json(), sort_keys=True).encode()).hexdigest()[:8]
         folder = Path(settings.runs_root) / "llm-states" / f"{settings.grid.env}-{split}-{name}"
     generate(folder, plan, processes=processes, minutes=minutes, states=states, only=split)
     found = read_states(folder, split, states)

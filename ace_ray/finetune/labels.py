@@ -66,6 +66,10 @@ class LabelPlan:
     max_steps: int = 600
     spaced: bool = False
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain types; without the settings of the expert, which has no part in labels."""
+        return {**asdict(self), "grid": self.grid.model_dump(mode="json", exclude={"expert"})}
+
     @classmethod
     def for_decision_files(cls, grid: GridSettings) -> LabelPlan:
         """The plan that fills gate and seed files in the least time.
@@ -109,7 +113,7 @@ class Labeller:
     def meta(self) -> dict[str, Any]:
         """What the label folder's meta.json says."""
         return {
-            "plan": {**asdict(self.plan), "grid": self.plan.grid.model_dump()},
+            "plan": self.plan.to_json(),
             "facts": asdict(self.actor.facts),
             "catalogue": self.engine.catalogue.hash,
             "context": self.comparator.context(),

@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import Future
+from dataclasses import replace
 
 import pytest
 
@@ -247,3 +248,13 @@ def _without_danger(case: str) -> str:
     for candidate in view["candidates"]:
         del candidate["danger"]
     return json.dumps(view)
+
+
+def test_labels_go_on_whatever_the_settings_of_the_expert(labeller, rows, tmp_path):
+    other = replace(PLAN, grid=GRID.model_copy(update={"expert": GRID.expert.model_copy(update={"width": 9})}))
+    assert other.to_json() == PLAN.to_json()
+    assert replace(PLAN, grid=GridSettings()).to_json() != PLAN.to_json()
+    meta = json.loads(json.dumps(labeller.meta()))
+    meta["plan"]["grid"]["expert"] = {"width": 3}
+    (tmp_path / META).write_text(json.dumps(meta))
+    labelling._begin(tmp_path, json.loads(json.dumps(labeller.meta())))
