@@ -99,6 +99,7 @@ def _build(
     )
     layout = SimpleNamespace(
         n_busbar_per_sub=2,
+        alertable_line_ids=(),
         n_sub=n_sub,
         n_line=n_line,
         dim_topo=owner.size,
