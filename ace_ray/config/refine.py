@@ -73,7 +73,7 @@ class FinetuneSettings(Settings):
     window: int = Field(1000, ge=1, description="latest refinements that the data set is drawn from (ACE: 1000)")
     least: int = Field(8, ge=1, description="confirmed refinements without which nothing is tuned")
     labels: Literal["reply", "best"] = Field(
-        "best",
+        "reply",
         description="what is learned: the reply that a replay confirmed, or the best action known from the replays of "
         "the refinement, in our words",
     )
