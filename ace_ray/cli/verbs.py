@@ -268,9 +268,10 @@ def bench_llm(args: argparse.Namespace) -> int:
     from llm_service.bench import measure_service, speed_lines
     from llm_service.settings import EMBEDDED
 
-    chats = [actor_messages(deployed_case(case.labelled)) for case in load_gate(EMBEDDED, 64)]
+    settings = _settings(args)
+    chats = [actor_messages(deployed_case(case.labelled)) for case in load_gate(EMBEDDED, 64, settings.language)]
     result = measure_service(
-        _settings(args).llm,
+        settings.llm,
         chats,
         ACTOR_SCHEMA,
         requests=args.requests,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +100,13 @@ class GateResult:
         return asdict(self)
 
 
-def load_gate(folder: Path, count: int, candidates: int | None = None) -> list[GateCase]:
+def load_gate(folder: Path, count: int, language: LanguageSettings) -> list[GateCase]:
     """The first `count` gate decisions of a model directory.
 
     Args:
         folder: where `gate.parquet` lies.
         count: `FinetuneSettings.gate_snapshots`.
-        candidates: shows at most so many candidates besides do-nothing, as the run does.
+        language: what the run's prompts show of a candidate, and how many of them besides do-nothing.
 
     Raises:
         ModelError: the file is missing, or holds fewer decisions.
@@ -123,16 +123,16 @@ def load_gate(folder: Path, count: int, candidates: int | None = None) -> list[G
             f"{path} holds {len(rows)} decisions, the gate asks for {count}",
             "lower finetune.gate_snapshots or label more validation scenarios",
         )
-    return [GateCase(_shortened(labelled_case(row), candidates), row["snapshot"]) for row in rows[:count]]
+    return [GateCase(_shown(labelled_case(row), language), row["snapshot"]) for row in rows[:count]]
 
 
-def _shortened(labelled: LabelledCase, candidates: int | None) -> LabelledCase:
-    if candidates is None or candidates + 1 >= len(labelled.case.candidates):
-        return labelled
-    from dataclasses import replace
-
-    kept = labelled.case.candidates[: candidates + 1] if candidates else ()
-    return replace(labelled, case=replace(labelled.case, candidates=kept))
+def _shown(labelled: LabelledCase, language: LanguageSettings) -> LabelledCase:
+    kept = labelled.case.candidates[: language.candidates + 1] if language.candidates else ()
+    played = labelled.played
+    if not language.danger:
+        kept = tuple(replace(candidate, danger=-1) for candidate in kept)
+        played = replace(played, danger=-1)
+    return replace(labelled, case=replace(labelled.case, candidates=kept), played=played)
 
 
 def answers(cases: Sequence[GateCase], replies: Sequence[str], judge: Judge | None = None) -> Answers:

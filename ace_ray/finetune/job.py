@@ -78,7 +78,7 @@ def finetune(
             f"{run.name} has {len(lessons)} {_WHICH[tune.objective]}, fine-tuning needs {tune.least}",
             "let the run refine for longer, or lower finetune.least",
         )
-    cases = load_gate(EMBEDDED, tune.gate_snapshots, settings.language.candidates) if gate is None else gate
+    cases = load_gate(EMBEDDED, tune.gate_snapshots, settings.language) if gate is None else gate
     examples = draw(lessons, tune.examples, np.random.default_rng(tune.seed))
     adapters = run / "adapters"
     adapters.mkdir(parents=True, exist_ok=True)

@@ -108,7 +108,7 @@ class Labeller:
         self.play = DecisionEnv(env, self.engine, settings)
         self.comparator = Comparator(make_env(settings), self.engine, settings)
         facts = facts_of(env, self.engine.security.lines, settings)
-        self.actor = Actor(self.engine, facts, LanguageSettings())
+        self.actor = Actor(self.engine, facts, LanguageSettings(danger=True))
 
     def meta(self) -> dict[str, Any]:
         """What the label folder's meta.json says."""

@@ -8,15 +8,17 @@ import pytest
 
 from ace_ray.config.errors import ModelError
 from ace_ray.config.refine import FinetuneSettings, LanguageSettings
-from ace_ray.finetune.embedded_eval import evaluate_replies, local_replier, survival_regret
+from ace_ray.finetune.embedded_eval import deployed_case, evaluate_replies, local_replier, survival_regret
 from ace_ray.finetune.embedded_model import ModelShape, new_model, save_model, train_tokenizer
 from ace_ray.finetune.gate import answers, client_replier, decide, load_gate, run_gate
 from ace_ray.finetune.sft import collate, encode_chat, reply_loss
 from ace_ray.finetune.train import train_adapter
+from ace_ray.language.prompts import actor_messages
 from ace_ray.language.view import Outcome
 from llm_service.adapters import AdapterRef
 from llm_service.errors import DeadlineExceeded
 from llm_service.fake import FakeClient
+from llm_service.settings import EMBEDDED
 from tests.finetune.made import answer, example, gate_cases, labelled
 
 pytestmark = pytest.mark.unit
@@ -99,7 +101,7 @@ def test_the_client_is_asked_for_exactly_the_named_version_and_asked_again_when_
 
 def test_a_missing_gate_file_names_the_command_that_makes_it(tmp_path):
     with pytest.raises(ModelError, match="build-embedded --stage files"):
-        load_gate(tmp_path, 8)
+        load_gate(tmp_path, 8, LanguageSettings())
 
 
 def test_evaluation_sets_the_model_beside_simple_choices():
@@ -214,10 +216,11 @@ def test_a_missing_base_model_is_one_clear_error(tmp_path):
         train_adapter(tmp_path / "none", [example(0)], SETTINGS, tmp_path / "out")
 
 
-def test_fewer_candidates_in_the_run_shorten_the_gates_lists(tmp_path):
-    from ace_ray.finetune.gate import _shortened
-
-    known = labelled(0)
-    assert len(_shortened(known, 1).case.candidates) == 2
-    assert _shortened(known, 12) == known
-    assert replace(known, case=_shortened(known, 1).case).case.candidates[0].id == 0
+def test_the_gate_shows_what_the_runs_prompts_show():
+    plain = load_gate(EMBEDDED, 8, LanguageSettings(candidates=5))
+    with_danger = load_gate(EMBEDDED, 8, LanguageSettings(danger=True))
+    for bare, full in zip(plain, with_danger, strict=True):
+        assert len(bare.labelled.case.candidates) == 6
+        assert "danger" not in actor_messages(deployed_case(bare.labelled))[1]["content"]
+        assert "Least danger of what is left" in actor_messages(deployed_case(full.labelled))[1]["content"]
+        assert full.labelled.outcomes == bare.labelled.outcomes

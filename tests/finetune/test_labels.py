@@ -9,6 +9,7 @@ import pytest
 from ace_ray.agents.comparator import Comparator
 from ace_ray.config.errors import DataError
 from ace_ray.config.grid import CandidateSettings, CompareSettings, GridSettings
+from ace_ray.config.refine import LanguageSettings
 from ace_ray.finetune import labelling
 from ace_ray.finetune.decision_files import FILES, GATE, SEEDS, Tally, write_decision_files
 from ace_ray.finetune.gate import load_gate
@@ -101,7 +102,7 @@ def test_a_label_folder_becomes_gate_and_seed_files(labeller, rows, tmp_path):
     held_out = {**row, **split, "split": "validation", "pivotal": True}
     write_rows(tmp_path / "labels-validation-000000.parquet", [held_out])
     assert write_decision_files(tmp_path, tmp_path / "model") == (1, 1)
-    (case,) = load_gate(tmp_path / "model", 1)
+    (case,) = load_gate(tmp_path / "model", 1, LanguageSettings(danger=True))
     assert case.snapshot == row["snapshot"]
     assert len(case.labelled.outcomes) == len(row["ids"])
     (seed,) = read_seeds(GRID, labeller.engine.catalogue.hash, tmp_path / "model")
