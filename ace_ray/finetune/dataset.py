@@ -4,8 +4,7 @@ The replay shards are the data set builder: lessons are drawn from the D_LLM bra
 p(tau) = I_v(tau) w_r(tau) / sum I_v w_r, over the latest `window` refinements that hold one. What is learned
 (`finetune.labels`):
 
-    reply   the reply that a replay confirmed, as the model said it, unless its text speaks of another candidate than
-            its action names
+    reply   the reply that a replay confirmed, as the model said it
     best    the best action known from the replays of the refinement, in our words; also where every round of the model
             lost, since the look-back's search had found an action that survives. The list is in random order every
             other time, so that it has to be read. Where nothing listed is better: as `reply`
@@ -17,7 +16,6 @@ showed to be worse, in our words (best); the bad example's own reply where there
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +26,6 @@ import numpy as np
 from ace_ray.config.errors import DataError
 from ace_ray.finetune.examples import Example, LabelledCase, Variation, actor_reply, clearly_worse, right_answer
 from ace_ray.language.prompts import actor_messages
-from ace_ray.language.reply import parse_actor
 from ace_ray.language.view import CandidateView, CaseView, Outcome
 from ace_ray.replay.shards import ShardLog
 
@@ -36,7 +33,6 @@ _COLUMNS = (
     *("status", "verdict", "error", "prompt", "reply", "result_id", "rounds", "case", "compared"),
     *("catalogue_id", "survived", "steps", "ret"),
 )
-_NAMED = re.compile(r"candidate (\d+)", re.IGNORECASE)
 
 Rows = Mapping[int, Mapping[str, Any]]
 """The records of one refinement by round; 0 is the refinement itself."""
@@ -121,19 +117,10 @@ def draw(lessons: Sequence[Lesson], count: int, rng: np.random.Generator) -> lis
     return [lessons[i].example(rng) for i in chosen]
 
 
-def agrees(reply: str) -> bool:
-    """Whether the text of a reply speaks of the candidate that its action names, if it speaks of any by number."""
-    parsed = parse_actor(reply)
-    if parsed is None:  # the paper's form names no candidates
-        return True
-    named = {int(number) for number in _NAMED.findall(parsed.analysis)}
-    return not named or "candidate" not in parsed.action or parsed.action["candidate"] in named
-
-
 def _said(id: int, weight: float, rows: Rows) -> Said | None:
     tried = [row for number, row in sorted(rows.items()) if number > 0 and row["reply"]]
     won = [row["reply"] for row in tried if row["verdict"] == "better"]
-    if rows[0]["status"] != "accepted" or not won or not agrees(won[-1]):
+    if rows[0]["status"] != "accepted" or not won:
         return None
     worse = tuple(row["reply"] for row in tried if row["verdict"] != "better")
     if not worse and rows[1]["case"]:

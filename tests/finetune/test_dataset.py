@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ace_ray.config.errors import DataError, ShardError
-from ace_ray.finetune.dataset import Known, Said, agrees, draw, read_lessons
+from ace_ray.finetune.dataset import Known, Said, draw, read_lessons
 from ace_ray.language.prompts import actor_messages
 from ace_ray.language.view import BadView, CaseView
 from ace_ray.replay.shards import ShardLog
@@ -73,21 +73,6 @@ def test_a_folder_without_a_log_is_one_clear_error(tmp_path):
         read_lessons(tmp_path / "none", 10)
 
 
-def test_a_reply_whose_text_speaks_of_another_candidate_teaches_nothing(tmp_path):
-    def said(text, number):
-        return json.dumps({"analysis": text, "why_bad": "candidate 9 is hot", "action": {"candidate": number}})
-
-    assert agrees(said("Danger 12 is what candidate 2 leaves.", 2))
-    assert agrees(said("Candidate 1 is hot, candidate 2 is not.", 2))
-    assert agrees(said("no number", 2))
-    assert agrees('{"analysis": "as candidate 3", "why_bad": "", "action": {"line": 3, "status": "out"}}')
-    wrong = said("Danger 12 is what candidate 3 leaves.", 2)
-    assert not agrees(wrong)
-    assert agrees('{"changes": ["line 3 -> bus 2"]}')  # another form of reply names no candidate
-    write_log(tmp_path, [refinement(1, replies=[wrong]), refinement(2, replies=[GOOD])])
-    assert [lesson.id for lesson in read_lessons(tmp_path, 10)] == [2]
-
-
 def test_where_no_round_lost_the_bad_example_is_the_worse_reply(tmp_path):
     write_log(tmp_path, [refinement(1, replies=[answer(1)], case=shown(0))])
     (lesson,) = read_lessons(tmp_path, 10)
@@ -125,7 +110,8 @@ def test_known_lessons_are_shown_in_both_orders_and_their_text_always_fits_the_a
     examples = draw([lesson], 40, np.random.default_rng(0))
     numbers = set()
     for one in examples:
-        assert agrees(one.reply) and agrees(one.worse)
+        for said in map(json.loads, (one.reply, one.worse)):
+            assert f"candidate {said['action']['candidate']}, " in said["analysis"]
         number, lost = (json.loads(text)["action"]["candidate"] for text in (one.reply, one.worse))
         order = [0, 1, 2] if number == 1 else [0, 2, 1]
         assert one.messages == actor_messages(replace(case, candidates=tuple(case.candidates[i] for i in order)))
