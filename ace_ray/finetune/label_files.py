@@ -22,7 +22,7 @@ MODEL_META = "labels.json"  # the same beside the gate and seed files of a model
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """The folder's meta data.
+    """The folder's meta data; without the settings of the expert, which old folders name and which have no part in labels.
 
     Raises:
         FileNotFoundError: it is no label folder.
@@ -30,7 +30,9 @@ def read_meta(folder: Path) -> dict[str, Any]:
     path = folder / META
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: make labels with `ace llm build-embedded --stage labels`")
-    return json.loads(path.read_text())
+    meta = json.loads(path.read_text())
+    meta.get("plan", {}).get("grid", {}).pop("expert", None)
+    return meta
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:

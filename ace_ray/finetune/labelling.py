@@ -129,7 +129,6 @@ def _begin(out: Path, meta: dict[str, Any]) -> None:
         (out / META).write_text(json.dumps(meta, indent=1))
         return
     before = read_meta(out)
-    before["plan"]["grid"].pop("expert", None)  # once written, of no effect
     if before["plan"] != meta["plan"]:
         other = sorted(key for key in meta["plan"] if before["plan"].get(key) != meta["plan"][key])
         raise DataError(
