@@ -43,7 +43,7 @@ def card(model: Path) -> str:
         f"({shape['kv_heads']} for keys and values), feed-forward {shape['intermediate']}, tied embeddings.",
         f"- Labels: {labels['verified']} decisions whose compared set was replayed over "
         f"{plan.get('grid', {}).get('compare', {}).get('horizon', '?')} steps, {labels['bootstrap']} decisions "
-        f"labelled by the danger alone, {labels['episodes']} episodes for the critic; all from training scenarios "
+        f"without a replay, {labels['episodes']} episodes for the critic; all from training scenarios "
         f"(seed {plan.get('seed', '?')}). {labels['validation']} replayed decisions of validation scenarios were held "
         "out.",
         f"- Schedule: {recipe['examples']} examples (seed {recipe['seed']}); the first {recipe['lessons']:.0%} made-up "
@@ -62,9 +62,9 @@ def card(model: Path) -> str:
         "",
         "First-round replies without a grammar, at temperature 0. Survival regret: share of the 100 steps that the "
         "best replayed action survives, minus that of the proposal; a reply that names nothing usable counts as the "
-        "worst action. `first` is the best slot score that is not the bad example, `danger` the least danger that is "
-        "not, `random` the expected value over the other listed candidates. Pivotal: the listed actions do not share "
-        "one fate.",
+        "worst action. `first` is the best slot score that is not the bad example, `random` the expected value over "
+        "the other listed candidates, `danger` (where it was measured) the least danger. Pivotal: the listed actions do "
+        "not share one fate.",
         "",
         *_figures(record["validation"]),
         "",
@@ -116,6 +116,8 @@ def _figures(validation: dict[str, Any]) -> list[str]:
     )
     rows = ["| | all | pivotal |", "| --- | --- | --- |"]
     for key, name in names:
+        if not any(key in validation[part] for part in ("all", "pivotal")):
+            continue  # trained before this was measured
         cells = [str(validation[part].get(key, "")) for part in ("all", "pivotal")]
         rows.append(f"| {name} | {cells[0]} | {cells[1]} |")
     return rows
