@@ -52,7 +52,7 @@ class Danger:
             accompany: reconnections that go along with all but line switches.
         """
         ids = np.asarray(ids, np.int64)
-        alone = self._engine.catalogue.kind[ids] == LINE
+        alone = (self._engine.catalogue.kind[ids] == LINE) & bool(accompany)
         danger = np.full(ids.size, np.nan)
         with self._turn:
             for group, along in ((alone, ()), (~alone, tuple(accompany))):
