@@ -49,18 +49,13 @@ def test_a_thought_is_opened_once_and_closed_wherever_it_was_cut() -> None:
 @pytest.mark.vllm
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_qwen3_thinks_up_to_its_bound_and_replies_by_the_schema(tmp_path: Path) -> None:
+def test_a_qwen3_thinks_up_to_its_bound_and_replies_by_the_schema(
+    tmp_path: Path, tiny_settings: EngineSettings
+) -> None:
     model = make_tiny_model(tmp_path / "model", architecture="qwen3")
     adapter = make_adapter(model, tmp_path / "adapters", "actor", 1, "alpha alpha alpha", ("state of the grid",))
-    engine = EngineSettings(
-        model=str(model),
-        max_model_len=256,
-        kv_cache_gib=0.125,
-        max_num_seqs=4,
-        max_loras=1,
-        thinking_tokens=24,
-        adapters="lora",
-    )
+    smaller = {"max_model_len": 256, "max_num_seqs": 4, "max_loras": 1, "thinking_tokens": 24}
+    engine = tiny_settings.model_copy(update={"model": str(model), **smaller})
     with LocalClient(engine, tmp_path / "adapters", ServiceSettings()) as client:
         reply = client.ask(CHAT, max_tokens=60, deadline_s=60, schema=SCHEMA, temperature=1.0, seed=1)
         assert json.loads(reply.text)["action"]["candidate"] in (1, 2)
