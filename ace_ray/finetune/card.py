@@ -63,8 +63,8 @@ def card(model: Path) -> str:
         "First-round replies without a grammar, at temperature 0. Survival regret: share of the 100 steps that the "
         "best replayed action survives, minus that of the proposal; a reply that names nothing usable counts as the "
         "worst action. `first` is the best slot score that is not the bad example, `random` the expected value over "
-        "the other listed candidates, `danger` (where it was measured) the least danger. Pivotal: the listed actions do "
-        "not share one fate.",
+        "the other listed candidates, `danger` (where it was measured) the least danger. Pivotal: the listed actions "
+        "do not share one fate.",
         "",
         *_figures(record["validation"]),
         "",

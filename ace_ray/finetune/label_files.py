@@ -22,7 +22,7 @@ MODEL_META = "labels.json"  # the same beside the gate and seed files of a model
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """The folder's meta data; without the settings of the expert, which old folders name and which have no part in labels.
+    """The folder's meta data; without the expert's settings, which old folders name and which have no part in labels.
 
     Raises:
         FileNotFoundError: it is no label folder.

@@ -141,7 +141,8 @@ def test_a_grids_profile_is_of_an_environment_that_exists_and_sets_nothing_but_t
 def test_local_profile_sets_sizes_only() -> None:
     sizes = {
         "budget.minutes", "replay.refined_capacity", "replay.warmup", "replay.shard_rows", "refine.seed_queue",
-        "finetune.every", "finetune.examples", "rollout.workers", "policy.hidden", "policy.heads", "policy.layers", "learner.batch",
+        "finetune.every", "finetune.examples", "rollout.workers", "policy.hidden", "policy.heads", "policy.layers",
+        "learner.batch",
     }  # fmt: skip
     settings = load_settings([REPO / "configs" / "local.yaml"])
     given = yaml.safe_load((REPO / "configs" / "local.yaml").read_text(encoding="utf-8"))
