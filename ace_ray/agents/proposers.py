@@ -7,24 +7,47 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ace_ray.agents.refinement import Attempt, Case, Proposal, Proposer
 from ace_ray.config.refine import LanguageSettings, RefineSettings
+from ace_ray.grid.engine import Decision
 from ace_ray.language.actor import Actor
 from ace_ray.language.reply import Resolved
+from ace_ray.language.view import COLLAPSE
 from llm_service.adapters import AdapterRef
 from llm_service.errors import DeadlineExceeded, Refused
 from llm_service.protocol import LLM, Priority
 
 
-def _open_slots(case: Case, history: Sequence[Attempt]) -> np.ndarray:
-    """Legal slots whose action was neither played nor tried."""
-    tried = {case.played, *(attempt.id for attempt in history)}
-    legal = np.flatnonzero(case.decision.mask & (case.decision.ids >= 0))
-    return np.array([slot for slot in legal if int(case.decision.ids[slot]) not in tried], np.int64)
+def _failed(case: Case, history: Sequence[Attempt]) -> set[int]:
+    """What was played and what was tried since."""
+    return {case.played, *(attempt.id for attempt in history if attempt.id is not None)}
+
+
+def _open_slots(decision: Decision, failed: Collection[int]) -> NDArray[np.intp]:
+    """Legal slots whose action has not failed yet."""
+    return np.flatnonzero(decision.mask & (decision.ids >= 0) & ~np.isin(decision.ids, list(failed)))
+
+
+def next_by_score(decision: Decision, failed: Collection[int]) -> int | None:
+    """Catalogue id of the best slot score among actions unlike those that failed; None if all have.
+
+    Actions that are predicted to leave the same highest loading, before and after the worst outage, in whole percent,
+    mostly share a fate (docs/language-model.md), so they come when nothing else is left.
+    """
+    slots = _open_slots(decision, failed)
+    if not slots.size:
+        return None
+    predicted = (np.nan_to_num(rho, nan=np.inf) for rho in (decision.rho_after, decision.rho_outage))
+    worst = np.stack([rho.max(axis=1, initial=0.0) for rho in predicted], axis=1)
+    effects = np.minimum(np.rint(100.0 * worst), COLLAPSE)
+    like = (effects[slots, None] == effects[np.isin(decision.ids, list(failed))]).all(axis=2).any(axis=1)
+    unlike = slots[~like] if not like.all() else slots
+    return int(decision.ids[unlike[np.argmax(decision.score[unlike])]])
 
 
 def _nothing_left(model: str) -> Proposal:
@@ -32,17 +55,14 @@ def _nothing_left(model: str) -> Proposal:
 
 
 class SearchProposer:
-    """The next best candidate by slot score that was not tried yet."""
+    """The next best candidate by slot score that is unlike what was tried (`next_by_score`)."""
 
     name = "search"
 
     def propose(self, case: Case, history: Sequence[Attempt]) -> Proposal:
         """See Proposer."""
-        slots = _open_slots(case, history)
-        if not slots.size:
-            return _nothing_left(self.name)
-        best = slots[np.argmax(case.decision.score[slots])]
-        return Proposal(int(case.decision.ids[best]), model=self.name)
+        best = next_by_score(case.decision, _failed(case, history))
+        return _nothing_left(self.name) if best is None else Proposal(best, model=self.name)
 
 
 class RandomProposer:
@@ -59,7 +79,7 @@ class RandomProposer:
 
     def propose(self, case: Case, history: Sequence[Attempt]) -> Proposal:
         """See Proposer."""
-        slots = _open_slots(case, history)
+        slots = _open_slots(case.decision, _failed(case, history))
         if not slots.size:
             return _nothing_left(self.name)
         return Proposal(int(case.decision.ids[self._rng.choice(slots)]), model=self.name)

@@ -63,8 +63,8 @@ def card(model: Path) -> str:
         "First-round replies without a grammar, at temperature 0. Survival regret: share of the 100 steps that the "
         "best replayed action survives, minus that of the proposal; a reply that names nothing usable counts as the "
         "worst action. `first` is the best slot score that is not the bad example, `random` the expected value over "
-        "the other listed candidates, `danger` (where it was measured) the least danger. Pivotal: the listed actions "
-        "do not share one fate.",
+        "the other listed candidates, `left` (where it was measured) what the prompt ends with. Pivotal: the "
+        "listed actions do not share one fate.",
         "",
         *_figures(record["validation"]),
         "",
@@ -108,11 +108,11 @@ def _figures(validation: dict[str, Any]) -> list[str]:
         ("usable", "share that names a usable candidate"),
         ("model", "survival regret, this model"),
         ("first", "survival regret, first"),
-        ("danger", "survival regret, danger"),
+        ("left", "survival regret, left"),
         ("random", "survival regret, random"),
         ("first_minus_model_ci95", "first minus this model, 95 % interval"),
         ("same_as_first", "share that equals first"),
-        ("least_danger", "share with the danger of `danger`"),
+        ("same_as_left", "share that equals left"),
     )
     rows = ["| | all | pivotal |", "| --- | --- | --- |"]
     for key, name in names:

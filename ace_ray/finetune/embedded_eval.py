@@ -16,7 +16,7 @@ import numpy as np
 
 from ace_ray.agents import fate
 from ace_ray.finetune.examples import LabelledCase
-from ace_ray.language.prompts import Message, actor_messages
+from ace_ray.language.prompts import Message, actor_messages, what_is_left
 from ace_ray.language.reply import parse_actor
 from ace_ray.language.view import BadView, CaseView
 
@@ -53,19 +53,19 @@ def proposal(labelled: LabelledCase, reply: str) -> int | None:
 def evaluate_replies(cases: Sequence[LabelledCase], replier: Replier, seed: int = 0) -> dict[str, Any]:
     """Figures of the model and of simple choices, over all cases and over pivotal ones.
 
-    `first`: the best score that is not the bad example (what greedy plays, or the next where that was bad); `danger`:
-    the least danger that is not, what the model is taught where nothing was replayed; `random`: any listed candidate
-    but the bad example, expected value.
+    `first`: the best score that is not the bad example (what greedy plays, or the next where that was bad); `left`:
+    what the prompt ends with, which is what the model is taught where nothing was replayed; `random`: any listed
+    candidate but the bad example, expected value.
     """
-    replies = replier([actor_messages(deployed_case(c)) for c in cases])
+    asked = [deployed_case(c) for c in cases]
+    replies = replier([actor_messages(case) for case in asked])
     rng = np.random.default_rng(seed)
     rows = []
-    for case, reply in zip(cases, replies, strict=True):
+    for case, view, reply in zip(cases, asked, replies, strict=True):
         chosen = proposal(case, reply)
         others = [c for c in case.case.candidates if c.id != case.played.id]
         first = max(others, key=lambda c: c.score).id
-        least = min(others, key=lambda c: c.danger)
-        dangers = {c.id: c.danger for c in others}
+        left = [case.case.candidates[i].id for i in what_is_left(view)] or [first]
         rows.append(
             {
                 "pivotal": is_pivotal(case),
@@ -73,10 +73,10 @@ def evaluate_replies(cases: Sequence[LabelledCase], replier: Replier, seed: int 
                 "usable": chosen is not None,
                 "model": survival_regret(case, chosen),
                 "first": survival_regret(case, first),
-                "danger": survival_regret(case, least.id),
+                "left": survival_regret(case, left[0]),
                 "random": float(np.mean([survival_regret(case, c.id) for c in others])),
                 "same_as_first": chosen == first,
-                "least_danger": chosen is not None and dangers[chosen] == least.danger,
+                "same_as_left": chosen == left[0],
             }
         )
     return {

@@ -8,8 +8,8 @@ need no model are scored on the same states with the same number of replays:
     first   the listed actions in their order, do-nothing last
     random  the listed actions in random order (mean of eight draws)
     greedy  what the controller itself would play; the same in every round
-    danger  the listed actions by the danger that the prompt shows, least first
-    search  the next best action by slot score, do-nothing among the others
+    left    what the prompt ends with: the least danger among listed actions unlike those that failed
+    search  what `refine.refiner=search` proposes: the next best by slot score unlike those that failed
 
 What is legal is decided by the state: cooldowns, dead lines, no power flow. The bad example again is not.
 """
@@ -30,25 +30,27 @@ from tqdm import tqdm
 from ace_ray.agents.comparator import Comparator
 from ace_ray.agents.fate import Fate, best, survival_regret
 from ace_ray.agents.greedy import greedy_slot
-from ace_ray.agents.proposers import LanguageProposer
+from ace_ray.agents.proposers import LanguageProposer, next_by_score
 from ace_ray.agents.refinement import Attempt, Case, Proposal
 from ace_ray.agents.rounds import fault, judge, make_case
 from ace_ray.config.errors import DataError, GridMismatchError
 from ace_ray.config.grid import GridSettings
+from ace_ray.config.refine import LanguageSettings
 from ace_ray.config.run import RunSettings
 from ace_ray.finetune.label_files import read_meta, read_rows
 from ace_ray.finetune.labelling import generate
 from ace_ray.finetune.labels import LabelPlan
-from ace_ray.grid.danger import Danger
 from ace_ray.grid.engine import Decision, DecisionEngine
 from ace_ray.grid.environment import make_env
 from ace_ray.grid.snapshot import Snapshot
 from ace_ray.language.actor import Actor
 from ace_ray.language.describe import facts_of
+from ace_ray.language.prompts import AttemptView, what_is_left
+from ace_ray.language.view import CaseView
 from llm_service.adapters import AdapterRef
 from llm_service.protocol import LLM, Priority
 
-BASELINES = ("first", "random", "greedy", "danger", "search")
+BASELINES = ("first", "random", "greedy", "left", "search")
 _LEAST_EPISODES = 40
 _MOST_AN_EPISODE = 6
 _DRAWS = 8
@@ -141,8 +143,10 @@ class Exam:
         engine = DecisionEngine(env, grid)
         self.settings = settings
         self.comparator = Comparator(make_env(grid), engine, grid, keep=_CHUNK)
-        self.actor = Actor(engine, facts_of(env, engine.security.lines, grid), settings.language)
-        self.danger = Danger(engine)
+        facts = facts_of(env, engine.security.lines, grid)
+        self.actor = Actor(engine, facts, settings.language)
+        # the baseline reads our prompt's last line, whatever the model is shown
+        self._reader = Actor(engine, facts, LanguageSettings(prompt="ace", danger=True))
         made, context = read_meta(folder)["context"], self.comparator.context()
         if made != context:
             raise GridMismatchError(
@@ -237,13 +241,13 @@ class Exam:
         listed = [i for i in self.comparator.compared_set(decision, state.played) if i not in (0, state.played)]
         nothing = [0] if state.played != 0 else []
         rng = np.random.default_rng((self.settings.seed, number))
-        danger = self.danger.of(self.comparator.observation(state.snapshot), listed + nothing, decision.accompany)
+        obs = self.comparator.observation(state.snapshot)
         return {
             "first": [listed + nothing],
             "random": [rng.permutation(listed + nothing).tolist() for _ in range(_DRAWS)],
             "greedy": [[int(decision.ids[greedy_slot(decision)])]],
-            "danger": [[(listed + nothing)[i] for i in np.argsort(danger, kind="stable")]],
-            "search": [[i for i in _by_score(decision) if i != state.played]],
+            "left": [_by_last_line(self._reader.case(obs, decision, state.played))],
+            "search": [_by_search(decision, state.played, self.settings.refine.rounds)],
         }
 
     def _tried(self, state: ExamState, order: Sequence[int]) -> list[Attempt]:
@@ -304,10 +308,20 @@ def _ask(
         return dict(zip(open_, pool.map(ask, open_), strict=True))
 
 
-def _by_score(decision: Decision) -> list[int]:
-    legal = np.flatnonzero(decision.mask & (decision.ids >= 0))
-    ranked = legal[np.argsort(-decision.score[legal], kind="stable")]
-    return list(dict.fromkeys(int(i) for i in decision.ids[ranked]))
+def _by_last_line(case: CaseView) -> list[int]:
+    """What the prompts of one round after another end with, each having failed."""
+    tried: list[AttemptView] = []
+    while left := what_is_left(case, tried):
+        tried.append(AttemptView(case.candidates[left[0]], None, None))
+    return [attempt.action.id for attempt in tried if attempt.action is not None]
+
+
+def _by_search(decision: Decision, played: int, rounds: int) -> list[int]:
+    """What search proposes in one round after another, each having failed."""
+    order: list[int] = []
+    while len(order) < rounds and (best := next_by_score(decision, {played, *order})) is not None:
+        order.append(best)
+    return order
 
 
 def _mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -23,6 +23,7 @@ from ace_ray.language.prompts import (
     left_text,
     loading,
     outcome_text,
+    what_is_left,
 )
 from ace_ray.language.view import COLLAPSE, BadView, CandidateView, CaseView, Outcome, date_text
 
@@ -133,7 +134,8 @@ def make_example(labelled: LabelledCase, rng: np.random.Generator, variation: Va
         case = _elsewhen(case, rng)
     if rng.random() < variation.alone:
         alone = replace(case, bad=None)
-        return Example(actor_messages(alone), actor_reply(alone, right_answer(labelled, listed)))
+        answer = _least(alone) if made_up else None
+        return Example(actor_messages(alone), actor_reply(alone, answer or right_answer(labelled, listed)))
     options = [c for c in listed if c.id != bad.id]
     losers = [c for c in options if not clearly_worse(labelled, bad, c)]
     losers = [losers[i] for i in rng.permutation(len(losers))][: min(3, len(options) - 1)]
@@ -141,8 +143,15 @@ def make_example(labelled: LabelledCase, rng: np.random.Generator, variation: Va
         losers = losers[: int(rng.integers(1, 4))] if rng.random() < variation.later_rounds else []
     history = [_attempt(labelled, c, bad) for c in losers]
     tried = {attempt.action.id for attempt in history if attempt.action is not None}
-    target = right_answer(labelled, [c for c in options if c.id not in tried])
+    answer = _least(case, history) if made_up else None
+    target = answer or right_answer(labelled, [c for c in options if c.id not in tried])
     return Example(actor_messages(case, history), actor_reply(case, target, history))
+
+
+def _least(case: CaseView, history: Sequence[AttemptView] = ()) -> CandidateView | None:
+    """What the prompt ends with; None where it shows no danger."""
+    left = what_is_left(case, history)
+    return case.candidates[left[0]] if left else None
 
 
 def _with_outcomes(
@@ -150,7 +159,7 @@ def _with_outcomes(
 ) -> LabelledCase:
     """The case with made-up outcomes: the played action and those that later rounds have tried die, the others tie.
 
-    So the answer is the least danger of what is left, whatever was least before, and feedback has to be read.
+    The answer is the least danger of what is left, whatever was least before, so feedback has to be read.
     """
     horizon = labelled.case.facts.horizon
     least = right_answer(labelled, known)

@@ -1,8 +1,8 @@
 """Made-up cases of many grids, for a model's first lessons in reading.
 
-Sizes, numbering, loadings, list lengths and layouts vary far more than on one real grid. The answer is the action of
-least danger that is neither the bad example nor tried, so these cases teach how a prompt is read and a reply is
-written. What survives is taught by verified labels alone.
+Sizes, numbering, loadings, list lengths and layouts vary far more than on one real grid. The answer is what the
+prompt ends with, the action of least danger that is unlike what has failed, so these cases teach how a prompt is read
+and a reply is written. What survives is taught by verified labels alone.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ace_ray.language.view import (
     SubstationView,
 )
 
+_ALIKE = 0.2  # share of candidates with the effect of another
 _GAIN = 2  # percent points of after-outage loading by which an action must beat do-nothing in an insecure state
 
 
@@ -162,8 +163,12 @@ class SyntheticCases:
         ids = np.concatenate([[0], 1 + rng.permutation(60_000)[:count]])
         spread = rng.uniform(2, 20)
         dangers = self._dangers(len(ids))
-        views = []
+        views: list[CandidateView] = []
         for i, action in enumerate(ids):
+            if i > 1 and rng.random() < _ALIKE:
+                like = views[int(rng.integers(i))]
+                views.append(replace(like, id=int(action), text=self._text(facts), danger=dangers[i]))
+                continue
             percent = base if i == 0 else max(30, int(rng.normal(base - 0.3 * spread, spread)))
             outage, rest = self._outage(percent, base_outage, spread, nothing=i == 0)
             score = -percent / 100 if kind == "overloaded" else -outage / 100

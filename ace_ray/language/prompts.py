@@ -47,7 +47,8 @@ def actor_system(facts: GridFacts) -> str:
         '"action": an action}. An action is {"candidate": n} from the list, or {"substation": s, "buses": [1, 2, ...]} '
         'with the bus of each element in the order shown, or {"line": l, "status": "out"} to disconnect a line, or '
         '{"line": l, "status": "in 1-2"} to reconnect it with its first end on bus 1 and its second end on bus 2. '
-        "Repeat neither the bad example nor what was tried."
+        "Repeat neither the bad example nor what was tried; what is predicted to have the effect of an action that "
+        "failed will mostly fail too."
     )
 
 
@@ -207,15 +208,25 @@ def chat(system: str, user: str, case: CaseView, history: Sequence[AttemptView])
 
 
 def left_text(case: CaseView, history: Sequence[AttemptView]) -> str:
-    """The candidates that were neither the bad example nor tried, by their danger; empty where it is not known."""
-    known = [i for i, c in enumerate(case.candidates) if c.danger >= 0]
-    gone = {attempt.action.id for attempt in history if attempt.action is not None}
-    if case.bad is not None:
-        gone.add(case.bad.action.id)
-    left = [i for i in known if case.candidates[i].id not in gone]
-    left.sort(key=lambda i: case.candidates[i].danger)
+    """The last line: `what_is_left`, where it is known."""
+    left = what_is_left(case, history)
     then = f", then {', '.join(map(str, left[1:]))}" if left[1:] else ""
     return f"\n{LEAST} {left[0]}{then}." if left else ""
+
+
+def what_is_left(case: CaseView, history: Sequence[AttemptView] = ()) -> list[int]:
+    """Numbers of the candidates worth another round, least danger first; empty where no danger is known.
+
+    Left out are the bad example, what was tried, and what is predicted to have the effect of one of them: like effects
+    mostly share a fate (docs/language-model.md). Where that leaves nothing, only what was tried is left out.
+    """
+    failed = [attempt.action for attempt in history if attempt.action is not None]
+    if case.bad is not None:
+        failed.append(case.bad.action)
+    gone, effects = {c.id for c in failed}, {(c.percent, c.outage_percent) for c in failed}
+    untried = [i for i, c in enumerate(case.candidates) if c.danger >= 0 and c.id not in gone]
+    other = [i for i in untried if (case.candidates[i].percent, case.candidates[i].outage_percent) not in effects]
+    return sorted(other or untried, key=lambda i: case.candidates[i].danger)
 
 
 def actor_messages(case: CaseView, history: Sequence[AttemptView] = ()) -> list[Message]:

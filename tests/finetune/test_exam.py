@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from ace_ray.agents.fate import Fate, survival_regret, verdict
+from ace_ray.agents.proposers import SearchProposer
 from ace_ray.agents.refinement import Attempt
+from ace_ray.agents.rounds import make_case
 from ace_ray.config.errors import DataError, GridMismatchError
 from ace_ray.config.grid import CandidateSettings, CompareSettings, GridSettings
 from ace_ray.config.refine import CriticSettings, LanguageSettings, RefineSettings
@@ -142,7 +144,7 @@ def test_the_bad_example_again_is_not_legal(exam, states):
     pytest.fail("no played action is listed")
 
 
-def test_a_baseline_is_scored_by_the_same_fates_and_search_is_the_next_best_by_score(exam, states):
+def test_a_baseline_is_scored_by_the_same_fates_and_search_is_what_its_proposer_plays(exam, states):
     (record,) = exam.take(FakeClient(["{}"]), states[:1], progress=False)
     state = states[0]
     decision = exam.comparator.decision(state.snapshot)
@@ -151,7 +153,8 @@ def test_a_baseline_is_scored_by_the_same_fates_and_search_is_the_next_best_by_s
         (k for k in range(len(decision.ids)) if decision.mask[k] and decision.ids[k] >= 0),
         key=lambda k: -float(decision.score[k]),
     )
-    first = next(int(decision.ids[k]) for k in ranked if int(decision.ids[k]) != state.played)
+    case = make_case(exam.comparator, state.snapshot, state.played, state.fates)
+    first = SearchProposer().propose(case, []).id
     told = verdict(state.fates[first], state.fates[state.played], GRID.compare.tie)
     assert record["baselines"]["search"][told] == 1.0
     greedy = int(decision.ids[ranked[0]])

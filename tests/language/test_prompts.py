@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from ace_ray.language.prompts import AttemptView, actor_messages, effect_text, state_text
+from ace_ray.language.prompts import AttemptView, actor_messages, effect_text, state_text, what_is_left
 from ace_ray.language.view import CaseView, FlowView, Outcome, SubstationView
 from tests.language.cases import CANDIDATES, made_case
 
@@ -73,3 +73,31 @@ def test_a_case_survives_json():
     case = replace(made_case(), substations=(SubstationView(2, ("line 1",), (1,), 3, (FlowView(4, -7, 30),)),))
     assert CaseView.from_json(case.to_json()) == case
     assert CaseView.from_json(replace(case, bad=None).to_json()) == replace(case, bad=None)
+
+
+def dangerous(effects):
+    """A case of candidates 0, 1, ... with (danger, percent, outage percent); number 0 is the bad example."""
+    shown = tuple(
+        replace(CANDIDATES[0], id=i, text=f"move {i}", danger=danger, percent=percent, outage_percent=outage)
+        for i, (danger, percent, outage) in enumerate(effects)
+    )
+    return replace(made_case(), candidates=shown).with_bad(shown[0], None)
+
+
+def test_what_is_left_is_unlike_what_failed_by_danger_and_all_that_was_not_tried_where_nothing_else_is():
+    case = dangerous([(9, 90, 120), (1, 90, 120), (5, 90, 119), (3, 80, 110), (4, 80, 110)])
+
+    def tried(*numbers):
+        return [AttemptView(case.candidates[i], Outcome(False, 3, 0.1), "worse") for i in numbers]
+
+    assert what_is_left(case) == [3, 4, 2]  # 1 is predicted to do what the bad example did
+    assert what_is_left(case, tried(3)) == [2]
+    assert what_is_left(case, tried(3, 2)) == [1, 4]
+    assert what_is_left(case, tried(3, 2, 1, 4)) == []
+    assert what_is_left(replace(case, bad=None)) == [1, 3, 4, 2, 0]
+    assert actor_messages(case)[1]["content"].endswith("\nLeast danger of what is left: candidate 3, then 4, 2.")
+
+
+def test_without_danger_nothing_is_said_of_what_is_left():
+    case = dangerous([(-1, 90, 120), (-1, 80, 110)])
+    assert what_is_left(case) == [] and "what is left" not in actor_messages(case)[1]["content"]

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from ace_ray.agents.comparator import Comparator
-from ace_ray.agents.proposers import RandomProposer, SearchProposer
+from ace_ray.agents.proposers import RandomProposer, SearchProposer, next_by_score
 from ace_ray.agents.refinement import Proposal
 from ace_ray.config.run import RunSettings
 from ace_ray.grid.decision_env import DecisionEnv
+from ace_ray.grid.engine import Decision
 from ace_ray.grid.environment import make_env
 from ace_ray.replay.core import ReplayCore
 from ace_ray.replay.pending import PendingRefinement
@@ -254,7 +255,26 @@ def test_search_goes_down_the_scores_and_random_never_repeats(comparator, result
         assert len(set(tried)) == len(tried) and played not in tried
         assert set(tried) | {played} >= set(decision.ids[decision.mask].tolist())
         assert proposer.propose(case, history).error == "repeats"
-        if isinstance(proposer, SearchProposer):
-            score = {int(id): float(s) for id, s in zip(decision.ids, decision.score, strict=True) if id >= 0}
-            scores = [score[id] for id in tried]
-            assert scores == sorted(scores, reverse=True)
+
+
+def test_search_prefers_the_best_score_unlike_what_failed_and_takes_the_rest_last():
+    rho = np.array([0.90, 0.801, 0.80, 0.70, 0.70, 0.95], np.float32)  # percent 90, 80, 80, 70, 70, 95
+    outage = np.array([1.20, 1.10, 1.10, 1.00, 1.01, 1.20], np.float32)
+    decision = Decision(
+        step=0,
+        kind="insecure",
+        ids=np.array([0, 11, 12, 13, 14, 15], np.int32),
+        mask=np.array([True, True, True, True, True, False]),
+        score=np.array([-6.0, -1.0, -2.0, -3.0, -4.0, -1e9], np.float32),
+        slots=np.zeros((6, 1), np.float32),
+        context=np.zeros(1, np.float32),
+        rho_after=rho[:, None],
+        rho_outage=outage[:, None],
+        accompany=(),
+    )
+    assert next_by_score(decision, {0}) == 11
+    assert next_by_score(decision, {11}) == 13  # 12 is predicted to have the effect of 11
+    assert next_by_score(decision, {11, 13}) == 14  # 100 % is not 101 %
+    assert next_by_score(decision, {11, 13, 14, 0}) == 12  # nothing unlike is left
+    assert next_by_score(decision, {11, 12, 13, 14, 0}) is None
+    assert next_by_score(decision, {77}) == 11  # what was played has no slot
