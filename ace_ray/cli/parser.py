@@ -296,7 +296,11 @@ def _requests(parser: argparse.ArgumentParser) -> None:
 
 def _trained(prefix: str) -> Add:
     def options(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--decisions", type=int, default=4000, help="decisions of each run (default: 4000)")
+        ends = parser.add_mutually_exclusive_group()
+        ends.add_argument("--decisions", type=int, default=4000, help="decisions of each run (default: 4000)")
+        ends.add_argument(
+            "--minutes", type=float, metavar="MIN", help="minutes of each run instead: the same wall time"
+        )
         parser.add_argument("--scenarios", default="test:16", help=f"{SCENARIOS} (default: test:16)")
         parser.add_argument("--prefix", default=prefix, help=f"names of the runs: PREFIX-llm, ... (default: {prefix})")
 

@@ -1,8 +1,9 @@
 """What refinement, or the critic, is worth: the same run with each value of one setting.
 
-Every run starts from the same seed and settings and ends after the same number of decisions; a search or random
-refinement spends as many replays as the model has rounds (`refine.proposals` = `refine.rounds`). The trained policies
-then play the same scenarios. Each run is a process of its own, so one that fails leaves the others.
+Every run starts from the same seed and settings and ends after the same number of decisions, or after the same time, in
+which whoever asks less collects more; a search or random refinement spends as many replays as the model has rounds
+(`refine.proposals` = `refine.rounds`). The trained policies then play the same scenarios. Each run is a process of its
+own, so one that fails leaves the others.
 """
 
 import json
@@ -47,7 +48,8 @@ def compare_trained(
     profiles: Sequence[Path | str],
     overrides: Sequence[str],
     *,
-    decisions: int,
+    decisions: int | None,
+    minutes: float | None = None,
     scenarios: str,
     prefix: str,
     say: Callable[[str], None] = log.info,
@@ -61,7 +63,8 @@ def compare_trained(
     Args:
         varied: the setting, `REFINERS` or `CRITICS`.
         profiles, overrides: as for `ace train`.
-        decisions: collected by each run.
+        decisions: collected by each run; None: as many as it gets done in `minutes`.
+        minutes: of training, for each run; None: as long as the decisions take.
         scenarios: played by each trained policy.
         prefix: of the names of the runs.
         say: gets one line a result.
@@ -77,8 +80,8 @@ def compare_trained(
         *varied.always,
         *overrides,
         f"refine.proposals={rounds}",
-        f"budget.decisions={decisions}",
-        "budget.minutes=null",
+        f"budget.decisions={'null' if decisions is None else decisions}",
+        f"budget.minutes={'null' if minutes is None else minutes}",
         "evaluation.enabled=false",
     ]
     settings = load_settings(profiles, common)

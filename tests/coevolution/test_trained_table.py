@@ -97,6 +97,12 @@ def test_four_refiners_on_equal_terms_and_a_table_of_their_policies(tmp_path, tr
     assert str(tmp_path / "t-table") in said[-1]
 
 
+def test_runs_may_end_after_the_same_time_instead(tmp_path, trainings):
+    compared(tmp_path, [], Varied("refine.refiner", ("off",)), decisions=None, minutes=7.5, scenarios="test:1;steps=20")
+    (command,) = trainings.commands
+    assert {"budget.decisions=null", "budget.minutes=7.5"} <= set(command)
+
+
 def test_a_failed_run_is_named_and_the_next_call_resumes_it_alone(tmp_path, trainings):
     trainings.fails = "search"
     two = Varied("refine.refiner", ("search", "off"))
