@@ -4,12 +4,13 @@ Self-contained: torch, transformers, tokenizers and numpy (and pyarrow, or label
 no Ray.
 
 Recipe. Three stages in one schedule: brief lessons (made-up cases of a few lines, without the rules: a third of the
-length, so looking up and copying are learned cheaply; some batches of them come in the later stages too, or they are
-forgotten), lessons on made-up cases of many grids (reading prompts, writing replies), then labelled decisions of real
-scenarios with a rest of made-up ones; verified labels (with replayed fates) and bootstrap labels (least danger) are
-drawn at a set ratio. Every example is made afresh: other order, other bad example, other rounds. The loss is that of
-the reply, plus `Recipe.prompt_loss` times that of the prompt. AdamW, linear warm-up and cosine, bf16 autocast.
-Examples depend on the seed and their index alone, so the number of loader processes does not change what is learned.
+length, so looking up is learned cheaply; a share of them are strings of numbers and words to copy; some batches of them
+come in the later stages too, or they are forgotten), lessons on made-up cases of many grids (reading prompts, writing
+replies), then labelled decisions of real scenarios with a rest of made-up ones; verified labels (with replayed fates)
+and bootstrap labels (least danger) are drawn at a set ratio. Every example is made afresh: other order, other bad
+example, other rounds. The loss is that of the reply, plus `Recipe.prompt_loss` times that of the prompt. AdamW, linear
+warm-up and cosine, bf16 autocast. Examples depend on the seed and their index alone, so the number of loader processes
+does not change what is learned.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from ace_ray.finetune.embedded_model import ModelShape, new_model, save_model, t
 from ace_ray.finetune.examples import Example, LabelledCase, Variation, make_example
 from ace_ray.finetune.label_files import read_cases, read_episodes, read_meta
 from ace_ray.finetune.sft import collate, encode_chat, reply_loss
-from ace_ray.finetune.synthetic import SyntheticCases
+from ace_ray.finetune.synthetic import SyntheticCases, copying_lesson
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +50,14 @@ class Recipe:
     What the shipped weights were trained with stands in their `training.json`.
     """
 
-    examples: int = 32_000
+    examples: int = 28_000
     batch: int = 16
-    lr: float = 2e-3
+    lr: float = 1e-3
     weight_decay: float = 0.1
     warmup: float = 0.03
     brief: float = 0.28
     brief_rest: float = 0.2
+    copying: float = 0.2
     lessons: float = 0.7
     rest: float = 0.3
     verified: float = 0.5
@@ -91,8 +93,10 @@ class Examples(Dataset):
         rng = np.random.default_rng((r.seed, i))
         # one role and one length a batch: prompts of two lengths in one would be padded to the longer
         batch = np.random.default_rng((r.seed, 1, i // r.batch))
-        critic, mixed_in = batch.random() < r.critic, batch.random() < r.brief_rest
+        critic, mixed_in, copy = batch.random(3) < (r.critic, r.brief_rest, r.copying)
         brief = i < r.brief * r.examples or mixed_in
+        if brief and copy:
+            return copying_lesson(rng)
         if critic:
             made_up = brief or not s.episodes or rng.random() < r.critic_synthetic
             drawn = synthetic_episode(rng, brief) if made_up else s.episodes[int(rng.integers(len(s.episodes)))]

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ace_ray.finetune.examples import LabelledCase, random_date
+from ace_ray.finetune.examples import Example, LabelledCase, random_date
 from ace_ray.language.view import (
     COLLAPSE,
     CandidateView,
@@ -24,8 +24,22 @@ from ace_ray.language.view import (
     SubstationView,
 )
 
+_WORDS = (
+    *("line", "lines", "substation", "candidate", "danger", "losing", "bus", "load", "generator", "after", "would"),
+    *("bring", "step", "steps", "rank", "least", "what", "left", "black", "went", "grid", "survived", "return"),
+    *("to", "of", "%", ":", ";", ",", ".", "(", ")", "-"),
+)
 _ALIKE = 0.2  # share of candidates with the effect of another
 _GAIN = 2  # percent points of after-outage loading by which an action must beat do-nothing in an insecure state
+
+
+def copying_lesson(rng: np.random.Generator) -> Example:
+    """A string of numbers and of the prompts' words, and its repetition: keeps a model copying exactly."""
+    numbers = rng.integers(0, np.where(rng.random(int(rng.integers(8, 48))) < 0.3, 1000, 130))
+    words = rng.choice(_WORDS, size=numbers.size)
+    shown = np.where(rng.random(words.size) < 0.75, numbers.astype(str), words)
+    text = " ".join(shown.tolist())
+    return Example([{"role": "user", "content": text}], text)
 
 
 class SyntheticCases:

@@ -11,7 +11,7 @@ from ace_ray.finetune.embedded_model import ModelShape, new_model, save_model, t
 from ace_ray.finetune.embedded_train import Examples, Recipe, Sources, build, learning_rate, train
 from ace_ray.finetune.examples import Variation, make_example
 from ace_ray.finetune.sft import IGNORE, collate, encode_chat, reply_loss
-from ace_ray.finetune.synthetic import SyntheticCases
+from ace_ray.finetune.synthetic import SyntheticCases, copying_lesson
 
 pytestmark = pytest.mark.unit
 SHAPE = ModelShape(hidden=32, layers=1, heads=2, kv_heads=1, intermediate=64, positions=2048)
@@ -56,7 +56,29 @@ def test_any_text_comes_back(tokenizer, examples):
 
 def test_a_prompt_is_short(tokenizer, examples):
     lengths = [encode_chat(tokenizer, e.messages, e.reply)[1] for e in examples]
-    assert np.median(lengths) < 1200 and max(lengths) <= 2000
+    assert np.median(lengths) < 1300 and max(lengths) <= 2000
+
+
+def test_an_untrained_model_repeats_what_it_reads(tokenizer):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    model = new_model(tokenizer, ModelShape())
+    count = 400
+    once = torch.tensor(np.random.default_rng(1).permutation(len(tokenizer))[:count])
+    ids = torch.cat([once, once])[None]
+    with torch.no_grad():
+        told = model(input_ids=ids).logits[0].argmax(-1)
+    again = torch.arange(count + 3, 2 * count - 1)  # the first tokens have no predecessors to be known by
+    assert (told[again] == ids[0, again + 1]).float().mean() > 0.9
+    first = torch.arange(3, count - 1)
+    assert (told[first] == ids[0, first + 1]).float().mean() < 0.05, "what was not read yet is not known"
+
+
+def test_a_copying_lesson_asks_for_what_it_shows():
+    lessons = [copying_lesson(np.random.default_rng(seed)) for seed in range(20)]
+    assert all(lesson.messages == [{"role": "user", "content": lesson.reply}] for lesson in lessons)
+    assert len({lesson.reply for lesson in lessons}) == 20
+    assert all(any(word.isdigit() for word in lesson.reply.split()) for lesson in lessons)
 
 
 def test_the_reply_alone_is_learned_and_ends_with_the_end_token(tokenizer, examples):
