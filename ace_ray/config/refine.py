@@ -58,9 +58,9 @@ class LanguageSettings(Settings):
         False, description="with the far end, power and loading of each element (for a model that can reason with them)"
     )
     danger: bool = Field(
-        False,
-        description="with each candidate's danger: what the next attack and the next step may do (grid/danger.py). Off "
-        "because the weights of the embedded model have not been taught it",
+        True,
+        description="with each candidate's danger, what the next attack and the next step may do (grid/danger.py), and "
+        "at the end what is left of the candidates, least danger first",
     )
     max_tokens: int = Field(160, ge=16, description="reply tokens at most")
     temperature: float = Field(0.7, ge=0, description="sampling temperature of the first round")
