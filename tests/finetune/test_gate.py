@@ -217,8 +217,8 @@ def test_a_missing_base_model_is_one_clear_error(tmp_path):
 
 
 def test_the_gate_shows_what_the_runs_prompts_show():
-    plain = load_gate(EMBEDDED, 8, LanguageSettings(candidates=5))
-    with_danger = load_gate(EMBEDDED, 8, LanguageSettings(danger=True))
+    plain = load_gate(EMBEDDED, 8, LanguageSettings(candidates=5, danger=False))
+    with_danger = load_gate(EMBEDDED, 8, LanguageSettings())
     for bare, full in zip(plain, with_danger, strict=True):
         assert len(bare.labelled.case.candidates) == 6
         assert "danger" not in actor_messages(deployed_case(bare.labelled))[1]["content"]
