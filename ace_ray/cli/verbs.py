@@ -173,7 +173,8 @@ def llm_ask(args: argparse.Namespace) -> int:
     question = Question(settings, args.scenario, args.step)
     with open_client(settings.llm) as client:
         asked = question.ask(client, print, adapter)
-    print(f"accepted: {'yes' if asked.accepted else 'no'}, after {len(asked.rounds)} rounds")
+    count = len(asked.rounds)
+    print(f"accepted: {'yes' if asked.accepted else 'no'}, after {count} round{'s' if count != 1 else ''}")
     return 0
 
 
