@@ -16,8 +16,8 @@ from ace_ray.agents.refinement import Attempt, Case, Proposal, Proposer
 from ace_ray.config.refine import LanguageSettings, RefineSettings
 from ace_ray.grid.engine import Decision
 from ace_ray.language.actor import Actor
+from ace_ray.language.describe import effect
 from ace_ray.language.reply import Resolved
-from ace_ray.language.view import COLLAPSE
 from llm_service.adapters import AdapterRef
 from llm_service.errors import DeadlineExceeded, Refused
 from llm_service.protocol import LLM, Priority
@@ -36,18 +36,14 @@ def _open_slots(decision: Decision, failed: Collection[int]) -> NDArray[np.intp]
 def next_by_score(decision: Decision, failed: Collection[int]) -> int | None:
     """Catalogue id of the best slot score among actions unlike those that failed; None if all have.
 
-    Actions that are predicted to leave the same highest loading, before and after the worst outage, in whole percent,
-    mostly share a fate (docs/language-model.md), so they come when nothing else is left.
+    What is predicted to have the effect of one that failed comes when nothing else is left (docs/language-model.md).
     """
     slots = _open_slots(decision, failed)
     if not slots.size:
         return None
-    predicted = (np.nan_to_num(rho, nan=np.inf) for rho in (decision.rho_after, decision.rho_outage))
-    worst = np.stack([rho.max(axis=1, initial=0.0) for rho in predicted], axis=1)
-    effects = np.minimum(np.rint(100.0 * worst), COLLAPSE)
-    like = (effects[slots, None] == effects[np.isin(decision.ids, list(failed))]).all(axis=2).any(axis=1)
-    unlike = slots[~like] if not like.all() else slots
-    return int(decision.ids[unlike[np.argmax(decision.score[unlike])]])
+    effects = {effect(decision, slot) for slot in np.flatnonzero(np.isin(decision.ids, list(failed)))}
+    unlike = [slot for slot in slots if effect(decision, slot) not in effects] or slots.tolist()
+    return int(decision.ids[max(unlike, key=lambda slot: decision.score[slot])])
 
 
 def _nothing_left(model: str) -> Proposal:

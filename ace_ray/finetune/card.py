@@ -63,8 +63,8 @@ def card(model: Path) -> str:
         "First-round replies without a grammar, at temperature 0. Survival regret: share of the 100 steps that the "
         "best replayed action survives, minus that of the proposal; a reply that names nothing usable counts as the "
         "worst action. `first` is the best slot score that is not the bad example, `random` the expected value over "
-        "the other listed candidates, `left` (where it was measured) what the prompt ends with. Pivotal: the "
-        "listed actions do not share one fate.",
+        "the other listed candidates, `left` what the prompt ends with (`first` where it shows no danger). "
+        "Pivotal: the listed actions do not share one fate.",
         "",
         *_figures(record["validation"]),
         "",
@@ -116,8 +116,6 @@ def _figures(validation: dict[str, Any]) -> list[str]:
     )
     rows = ["| | all | pivotal |", "| --- | --- | --- |"]
     for key, name in names:
-        if not any(key in validation[part] for part in ("all", "pivotal")):
-            continue  # trained before this was measured
         cells = [str(validation[part].get(key, "")) for part in ("all", "pivotal")]
         rows.append(f"| {name} | {cells[0]} | {cells[1]} |")
     return rows

@@ -54,8 +54,8 @@ def evaluate_replies(cases: Sequence[LabelledCase], replier: Replier, seed: int 
     """Figures of the model and of simple choices, over all cases and over pivotal ones.
 
     `first`: the best score that is not the bad example (what greedy plays, or the next where that was bad); `left`:
-    what the prompt ends with, which is what the model is taught where nothing was replayed; `random`: any listed
-    candidate but the bad example, expected value.
+    what the prompt ends with (`first` where it shows no danger), which is taught where nothing was replayed; `random`:
+    any listed candidate but the bad example, expected value.
     """
     asked = [deployed_case(c) for c in cases]
     replies = replier([actor_messages(case) for case in asked])

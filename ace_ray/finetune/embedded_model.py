@@ -110,10 +110,10 @@ def _read_by_induction(model: Qwen2ForCausalLM) -> None:
 
     Two heads of the first layer note the last token and the one before it in dimensions kept free for that; a head of
     the second looks for the place whose notes are the present token and its predecessor, and carries the token there
-    to the output (induction heads: Olsson et al. 2022, arXiv:2209.11895). Models of this size find such a circuit late
-    or not at all: without it, 20 million tokens of lessons taught this one to write replies, but not to copy a number.
-    Everything stays trainable. Positions are seen by the fast half of the rotary angles, contents by the slow half,
-    which hardly turn within a prompt.
+    to the output (induction heads: Olsson et al. 2022, arXiv:2209.11895). From a start without it this model found none
+    in 20 million tokens of lessons: it wrote replies, but could not copy a number. Everything stays trainable.
+    Positions are seen by the fast half of the rotary angles, contents by the slow half, which hardly turn within a
+    prompt.
     """
     config = model.config
     heads, size = config.num_attention_heads, config.hidden_size // config.num_attention_heads

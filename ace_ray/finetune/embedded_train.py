@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that the weights depend on, besides the labels; the defaults take half an hour on two or three CPU cores.
+    """All that the weights depend on, besides the labels; the defaults take half an hour on three CPU cores.
 
     What the shipped weights were trained with stands in their `training.json`.
     """

@@ -20,7 +20,6 @@ from ace_ray.language.prompts import (
     AttemptView,
     Message,
     actor_messages,
-    left_text,
     loading,
     outcome_text,
     what_is_left,
@@ -192,7 +191,7 @@ def actor_reply(case: CaseView, target: CandidateView, history: Sequence[Attempt
     analysis = f"Line {loaded.line} is at {loaded.percent} %"
     if case.outages:
         analysis += f"; losing line {case.outages[0].line} would bring {loading(case.outages[0].percent)}"
-    first = left_text(case, history).startswith((f"\n{LEAST} {number},", f"\n{LEAST} {number}."))
+    first = what_is_left(case, history)[:1] == [number]
     analysis += f". {LEAST if first else 'Better: candidate'} {number}, {_effect(target)}."
     reply = {"analysis": analysis, "why_bad": why_bad(case), "action": {"candidate": number}}
     return json.dumps(reply, separators=(",", ":"))  # the grammar that replies are held to allows no blanks

@@ -113,18 +113,26 @@ def candidate_view(
     peak = _worst(after)
     lost = _worst(outage)
     calm = [percent(rho) for rho in outage if percent(rho) < COLLAPSE]
+    highest, highest_outage = effect(decision, slot)
     return CandidateView(
         id=action_id,
         text=action_text(catalogue, action_id, obs),
-        percent=percent(after[peak]) if peak >= 0 else -1,
+        percent=highest,
         line=peak,
         over=int(np.sum(np.nan_to_num(after, nan=9.99) > 1.0)),
-        outage_percent=percent(outage[lost]) if lost >= 0 else -1,
+        outage_percent=highest_outage,
         outage_line=facts.outages[lost] if lost >= 0 else -1,
         score=round(float(decision.score[slot]), 4),
         else_percent=max(calm) if calm and len(calm) < outage.size else -1,
         danger=danger,
     )
+
+
+def effect(decision: Decision, slot: int) -> tuple[int, int]:
+    """`CandidateView.effect` of a slot's action."""
+    rows = (np.asarray(rho[slot], dtype=float) for rho in (decision.rho_after, decision.rho_outage))
+    after, outage = (percent(row[_worst(row)]) if row.size else -1 for row in rows)
+    return after, outage
 
 
 def unlisted_view(catalogue: Catalogue, action_id: int, obs: Any) -> CandidateView:

@@ -217,15 +217,16 @@ def left_text(case: CaseView, history: Sequence[AttemptView]) -> str:
 def what_is_left(case: CaseView, history: Sequence[AttemptView] = ()) -> list[int]:
     """Numbers of the candidates worth another round, least danger first; empty where no danger is known.
 
-    Left out are the bad example, what was tried, and what is predicted to have the effect of one of them: like effects
-    mostly share a fate (docs/language-model.md). Where that leaves nothing, only what was tried is left out.
+    Left out are the bad example, what was tried, and what is predicted to have the effect of one of them: that dies
+    more often than others do where one has died (docs/language-model.md). Where that leaves nothing, only what was
+    tried is left out.
     """
     failed = [attempt.action for attempt in history if attempt.action is not None]
     if case.bad is not None:
         failed.append(case.bad.action)
-    gone, effects = {c.id for c in failed}, {(c.percent, c.outage_percent) for c in failed}
+    gone, effects = {c.id for c in failed}, {c.effect for c in failed}
     untried = [i for i, c in enumerate(case.candidates) if c.danger >= 0 and c.id not in gone]
-    other = [i for i in untried if (case.candidates[i].percent, case.candidates[i].outage_percent) not in effects]
+    other = [i for i in untried if case.candidates[i].effect not in effects]
     return sorted(other or untried, key=lambda i: case.candidates[i].danger)
 
 

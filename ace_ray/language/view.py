@@ -156,6 +156,11 @@ class CandidateView:
     else_percent: int = -1
     danger: int = -1
 
+    @property
+    def effect(self) -> tuple[int, int]:
+        """Highest loading after the action, now and after the worst outage: actions alike in both often end alike."""
+        return self.percent, self.outage_percent
+
 
 @dataclass(frozen=True)
 class Outcome:
