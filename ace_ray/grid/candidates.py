@@ -51,6 +51,11 @@ class Evaluation:
         """The chosen rows."""
         return Evaluation(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
+    def joined(self, other: "Evaluation") -> "Evaluation":
+        """The rows of both; no id may be in both."""
+        names = [field.name for field in fields(self)]
+        return Evaluation(**{name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in names})
+
     def replaced(self, other: "Evaluation") -> "Evaluation":
         """The same rows, those of ids that `other` has too taken from there."""
         place = {int(i): r for r, i in enumerate(other.ids)}
@@ -153,7 +158,8 @@ class Candidates:
         """Legal ids and their linear objective, best first: the best of each substation, and the line switches.
 
         With `most`, what is surely not among so many of the first (at most `_keep` of a substation) may be missing:
-        much of it need not be looked through.
+        much of it need not be looked through. Where lines are `reconnected` in `lin` there are no switches: they go
+        alone, so from another state, where the engine has evaluated them.
         """
         free = self.screen.substations[obs.time_before_cooldown_sub[self.screen.substations] == 0]
         if overloaded and tan is not None:
@@ -172,6 +178,14 @@ class Candidates:
             as_played = topologies_after(self.screen.model, self.catalogue, topo, ids, reconnected)
             legal &= (as_ranked == as_played).all(axis=1)
         ids, rho = ids[legal], rho[legal]
+        if not reconnected:
+            switches, after = self._ranked_switches(lin, obs, overloaded)
+            ids, rho = np.concatenate([ids, switches]), np.concatenate([rho, after])
+        order = np.lexsort((ids, rho))
+        return ids[order].astype(np.int64), rho[order]
+
+    def _ranked_switches(self, lin: Linearisation, obs: Any, overloaded: bool) -> tuple[IntArray, FloatArray]:
+        """Legal line switches and their linear objective."""
         switches = np.flatnonzero(self.catalogue.kind == LINE)
         switches = switches[self.catalogue.legal(obs, switches)]
         rows = self.screen.rows(lin, switches, self.security.lines)
@@ -180,9 +194,7 @@ class Candidates:
             outage = self.security.worst_after(lin, rows, rows.flows, lin.reactive(rows.flows), exact=False)
             too_much = CERTAIN * (after >= self.critical.rho_overloaded)
             after = np.maximum(after, outage.max(axis=1, initial=0.0)) + too_much
-        ids, rho = np.concatenate([ids, switches[rows.usable]]), np.concatenate([rho, after[rows.usable]])
-        order = np.lexsort((ids, rho))
-        return ids[order].astype(np.int64), rho[order]
+        return switches[rows.usable], after[rows.usable]
 
     def _capped(self, ids: IntArray) -> NDArray[np.int64]:
         """Indices of `ids` in order, at most `_keep` of each substation."""

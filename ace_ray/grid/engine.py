@@ -176,11 +176,13 @@ class DecisionEngine:
                 there, tan, obs, self._lines(accompany), overloaded, self.memory, proposals, rng
             )
             ids = shortlist.ids
+            if before is not None:  # which has every switch that could be among them
+                ids = ids[self.catalogue.kind[ids] != LINE]
         else:
             ids = fixed
         evaluation = self.evaluate(ids, there, obs, overloaded, self._lines(accompany))
         if before is not None:
-            evaluation = evaluation.replaced(before)
+            evaluation = evaluation.joined(before) if fixed is None else evaluation.replaced(before)
         rows = np.arange(ids.size) if fixed is not None else self.candidates.fill(evaluation, shortlist)
         return self._decision(obs, here, overloaded, evaluation.take(rows), accompany)
 

@@ -299,3 +299,21 @@ def test_a_partition_at_the_end_of_a_reconnected_line_is_scored_as_it_is_played(
                 np.testing.assert_allclose(decision.rho_after[slot], after.rho, atol=2e-5)
                 compared += 1
     assert compared > 10
+
+
+def test_where_a_reconnection_goes_along_switches_are_ranked_as_they_are_played(env, engine):
+    """A switch goes alone; in the state after the reconnection it may look far worse than it is, or better."""
+    catalogue, compared = engine.catalogue, 0
+    engine.set_memory([])  # whose slots need not be good
+    for obs in messy_observations(env, catalogue, seed=21, count=40, every=4):
+        decision = engine.decide(obs)
+        if not decision.accompany:
+            continue
+        switches = np.flatnonzero(catalogue.kind == LINE)
+        missing = np.setdiff1d(switches[catalogue.legal(obs, switches)], decision.ids)
+        last = decision.score[1:][decision.mask[1:]].min()
+        for part in np.array_split(missing, 1 + missing.size // (engine.spec.slots - 1)):
+            alone = engine.decision_of(obs, part)
+            assert alone.score[1:][alone.mask[1:]].max(initial=-np.inf) <= last
+            compared += part.size
+    assert compared > 500
