@@ -22,7 +22,7 @@ from llm_service.adapters import AdapterRef
 from llm_service.admission import first_line
 from llm_service.errors import AdapterError, DeadlineExceeded, LLMServiceError, ReplicaLost
 from llm_service.protocol import Failure, Messages, Priority, ReplicaReport, Reply, Request
-from llm_service.published import PublishedVersions
+from llm_service.published import PublishedVersions, shipped
 from llm_service.settings import EngineSettings, ServiceSettings
 
 _WARM_UP: Messages = ({"role": "user", "content": "ready?"},)
@@ -242,7 +242,8 @@ class LocalClient(Client):
 
 
 def open_client(settings: ServiceSettings) -> Client:
-    """A client for a command: of the endpoint where the settings name one, else of an engine in this process.
+    """A client for a command: of the endpoint where the settings name one, else of an engine in this process, which is
+    served with the versions that ship with its model.
 
     Raises:
         ModelError: the endpoint's settings are incomplete, or the engine does not start.
@@ -251,4 +252,5 @@ def open_client(settings: ServiceSettings) -> Client:
         from llm_service.endpoint import EndpointClient
 
         return EndpointClient(settings)
-    return LocalClient(settings.engine, None, settings)
+    served = settings.engine.versions != "off"
+    return LocalClient(settings.engine, shipped(settings.engine.model_dir()) if served else None, settings)

@@ -3,11 +3,15 @@
 It is the one pointer of a run. A publisher replaces it atomically after a warm-up request to the new version succeeded;
 every client looks at the file before a request and reads it again when it was replaced; a resumed run finds it where it
 was. Nothing is broadcast, so there is nothing to restore when a replica or a refiner starts anew.
+
+A model directory may hold an `adapters/` of the same layout: versions that ship with it. A run begins with a copy, so
+that its folder has all that it was served with; a command without a run is served with them as they lie there.
 """
 
 import contextlib
 import fcntl
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +19,13 @@ from llm_service.adapters import AdapterRef, write_atomically
 from llm_service.errors import AdapterError
 
 LATEST = "LATEST.json"
+SHIPPED = "adapters"
+
+
+def shipped(model_dir: Path) -> Path | None:
+    """The folder of the versions that ship with a model; None where there are none."""
+    directory = model_dir / SHIPPED
+    return directory if (directory / LATEST).is_file() else None
 
 
 class PublishedVersions:
@@ -51,6 +62,20 @@ class PublishedVersions:
             }
             self._stamp = stamp
         return dict(self._refs)
+
+    def begin_with(self, model_dir: Path) -> None:
+        """Copy and publish what ships with the model, where nothing has been published here yet."""
+        source = shipped(model_dir)
+        if source is None or self._file.exists():
+            return
+        for ref in PublishedVersions(source).all().values():
+            target = self.directory / Path(ref.path).name
+            if not target.exists():
+                part = target.with_name(f".{target.name}.part")
+                shutil.rmtree(part, ignore_errors=True)
+                shutil.copytree(ref.path, part)
+                part.rename(target)
+        write_atomically(self._file, (source / LATEST).read_text())
 
     def flip(self, ref: AdapterRef) -> None:
         """Point the role at `ref`.

@@ -192,17 +192,26 @@ def _doctor(parser: argparse.ArgumentParser) -> None:
 
 
 def _build(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--labels", type=Path, required=True, metavar="DIR", help="folder of labels; labelling resumes")
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="DIR",
+        help="folder of labels; labelling resumes (needed by all stages but replay and critic)",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="model folder to write")
     parser.add_argument(
         "--stage",
-        choices=("labels", "plant", "files", "train", "card", "all", "decisions", "describe"),
+        choices=("labels", "plant", "files", "train", "critic", "card", "all", "decisions", "describe", "replay"),
         default="all",
-        help="one stage (default: all five); plant: episodes for the critic, from the labels; decisions: label for "
-        "gate and seed files alone until there are enough, then write files and card; describe: write the texts of "
-        "existing labels anew, then files and card",
+        help="one stage (default: the first six); plant: episodes for the critic, from the labels; critic: the adapter "
+        "of the critic that ships with the model, then the card; decisions: label for gate and seed files alone until "
+        "there are enough, then write files and card; describe: write the texts of existing labels anew, then files "
+        "and card; replay: replay the decisions of gate and seed files with the present engine, drop those that no "
+        "longer belong there, then the card",
     )
-    parser.add_argument("--processes", type=int, default=2, help="labelling and planting processes (default: 2)")
+    parser.add_argument(
+        "--processes", type=int, default=2, help="labelling, planting and replaying processes (default: 2)"
+    )
     parser.add_argument("--label-minutes", type=float, metavar="MIN", help="time for labelling (default: 60 for all)")
     parser.add_argument("--train-minutes", type=float, metavar="MIN", help="stop training the model after this time")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the model is trained")

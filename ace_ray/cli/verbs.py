@@ -140,12 +140,21 @@ def export(args: argparse.Namespace) -> int:
 
 
 def llm_build_embedded(args: argparse.Namespace) -> int:
-    from ace_ray.finetune.embedded import build_embedded
+    from ace_ray.finetune.embedded import build_embedded, critic_embedded, replay_embedded
 
+    grid = _settings(args).grid
+    if args.stage == "replay":
+        replay_embedded(args.out, grid, processes=args.processes, say=print)
+        return 0
+    if args.stage == "critic":
+        critic_embedded(args.out, args.labels, device=args.device, say=print)
+        return 0
+    if args.labels is None:
+        raise ConfigError(f"the stage {args.stage} needs a label folder", "name one with --labels DIR")
     build_embedded(
         args.labels,
         args.out,
-        _settings(args).grid,
+        grid,
         stage=args.stage,
         processes=args.processes,
         label_minutes=args.label_minutes,

@@ -9,6 +9,8 @@ from typing import Any
 from ace_ray.config.errors import DataError
 from ace_ray.finetune.decision_files import FILES
 from ace_ray.finetune.label_files import MODEL_META, read_parquet
+from llm_service.adapters import read_manifest
+from llm_service.published import SHIPPED, PublishedVersions, shipped
 
 
 def card(model: Path) -> str:
@@ -68,6 +70,7 @@ def card(model: Path) -> str:
         "",
         *_figures(record["validation"]),
         "",
+        *_critic(model),
         "## Limits",
         "",
         "It knows one grid and one prompt. A fate depends on the controller that goes on after the action, so labels "
@@ -79,13 +82,16 @@ def card(model: Path) -> str:
         "",
         *(f"- `{name}`: {count} decisions with their replays." for name, count in files.items()),
         "- `training.json`: recipe, sizes, label counts, loss curve, figures.",
+        *([f"- `{SHIPPED}/`: the critic's adapter, with its manifest."] if shipped(model) else []),
         "",
-        "Rebuild: `ace llm build-embedded --labels DIR --out DIR` (stages: labels, files, train, card).",
+        "Rebuild: `ace llm build-embedded --labels DIR --out DIR` (stages: labels, plant, files, train, critic, card).",
         "",
         "Gate and seed files alone, when `ace doctor` says that they were replayed with another engine: "
-        "`ace llm build-embedded --labels NEW_DIR --out DIR --stage decisions --processes N`. It shows how many "
-        "decisions it has of those wanted, goes on where it was stopped, and ends with files and card once there are "
-        "enough.",
+        "`ace llm build-embedded --out DIR --stage replay --processes N` replays their decisions with the present one "
+        "and drops those that are no longer pivotal or salvageable (minutes). Where it says that too few are left, "
+        "`ace llm build-embedded --labels NEW_DIR --out DIR --stage decisions --processes N` finds others (hours). It "
+        "shows how many decisions it has of those wanted, goes on where it was stopped, and ends with files and card "
+        "once there are enough.",
         "",
         "Licence: Apache-2.0, as the project.",
         "",
@@ -97,6 +103,31 @@ def read_context(model: Path) -> str:
     """Hash of the settings under which a model folder's gate and seed files were replayed."""
     path = model / MODEL_META
     return str(json.loads(path.read_text()).get("context", "?")) if path.is_file() else "?"
+
+
+def _critic(model: Path) -> list[str]:
+    """The section on the critic's adapter; nothing where none ships."""
+    shelf = shipped(model)
+    ref = PublishedVersions(shelf).current("critic") if shelf else None
+    if ref is None:
+        return []
+    record = read_manifest(ref.path)["extra"]
+    recipe, training, found = record["recipe"], record["training"], record["made_up"]
+    size = sum(file.stat().st_size for file in Path(ref.path).glob("*.safetensors"))
+    return [
+        "## The critic's adapter",
+        "",
+        f"Alone, the model writes the critic's form without reading the episode. `{SHIPPED}/critic-v1` is a LoRA of "
+        f"rank {recipe['rank']} ({size / 1e6:.2f} MB) for that role; a run begins with a copy of it. Trained on "
+        f"{training['examples']} episodes ({record['planted_episodes']} planted ones at hand, the rest made up; seed "
+        f"{recipe['seed']}) in {training['steps']} steps of {recipe['batch']}, step size {recipe['lr']}, on "
+        f"{record['device']} in {training['seconds'] / 60:.1f} minutes; loss {training['first_loss']} to "
+        f"{training['last_loss']}. It reads the prompt's last line and lowers the last four decisions that were not "
+        f"the best by prediction: of {found['episodes']} made-up episodes that it never saw, {found['parsed']:.0%} of "
+        f"its replies parse and {found['exact']:.0%} make exactly the right edits. What that is worth on replayed "
+        "episodes, `ace llm eval-critic` measures.",
+        "",
+    ]
 
 
 def _figures(validation: dict[str, Any]) -> list[str]:

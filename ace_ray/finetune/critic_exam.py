@@ -7,6 +7,7 @@ planted decision? Beside it stands what needs no model, on the same key steps:
 
     random           as many edits as the critic made, of random key steps with random levels (half of them lower)
     latest_off_best  one edit: the last key step whose action was not the best by prediction
+    four_off_best    four edits: the last four such ones, with which the prompt's last line begins
     furthest_behind  one edit: the one that was the most points behind the best
     largest_rise     one edit: the one after which the highest loading rose most
 
@@ -34,28 +35,35 @@ from llm_service.errors import DeadlineExceeded, Refused
 from llm_service.protocol import LLM, Priority
 
 Record = dict[str, Any]
-Rule = Callable[[Sequence[EpisodeStep]], EpisodeStep]
+Rule = Callable[[Sequence[EpisodeStep]], list[EpisodeStep]]
 
 ASTRAY = 0.3
 _PLANTED = 2
 
 
-def latest_off_best(steps: Sequence[EpisodeStep]) -> EpisodeStep:
+def latest_off_best(steps: Sequence[EpisodeStep]) -> list[EpisodeStep]:
     """The last step whose action was not the best by prediction; the last one of all where each was."""
-    return next((step for step in reversed(steps) if step.off_best), steps[-1])
+    return four_off_best(steps)[:1]
 
 
-def furthest_behind(steps: Sequence[EpisodeStep]) -> EpisodeStep:
+def four_off_best(steps: Sequence[EpisodeStep]) -> list[EpisodeStep]:
+    """The last four steps whose action was not the best by prediction; the last one of all where each was."""
+    return [step for step in reversed(steps) if step.off_best][:4] or [steps[-1]]
+
+
+def furthest_behind(steps: Sequence[EpisodeStep]) -> list[EpisodeStep]:
     """The step whose action was the most points behind the best; the first of equals."""
-    return max(steps, key=lambda step: step.behind)
+    return [max(steps, key=lambda step: step.behind)]
 
 
-def largest_rise(steps: Sequence[EpisodeStep]) -> EpisodeStep:
+def largest_rise(steps: Sequence[EpisodeStep]) -> list[EpisodeStep]:
     """The step after which the highest loading rose most; the first of equals. That of the blackout has no loading."""
-    return max(steps, key=lambda step: step.rho_after - step.rho_before if np.isfinite(step.rho_after) else -np.inf)
+    return [max(steps, key=lambda step: step.rho_after - step.rho_before if np.isfinite(step.rho_after) else -np.inf)]
 
 
-RULES: dict[str, Rule] = {rule.__name__: rule for rule in (latest_off_best, furthest_behind, largest_rise)}
+RULES: dict[str, Rule] = {
+    rule.__name__: rule for rule in (latest_off_best, four_off_best, furthest_behind, largest_rise)
+}
 
 
 class CriticExam:
@@ -109,7 +117,10 @@ class CriticExam:
             "dropped": 0,
             "lowered": 0.0,
             "lowered_at_random": 0.0,
-            "rules": {name: float(rule([key.step for key in keys]).id == planted.at) for name, rule in RULES.items()},
+            "rules": {
+                name: float(any(step.id == planted.at for step in rule([key.step for key in keys])))
+                for name, rule in RULES.items()
+            },
         }
         try:
             reply = client.ask(

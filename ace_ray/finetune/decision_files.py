@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ace_ray.config.errors import DataError
+from ace_ray.config.refine import FinetuneSettings
 from ace_ray.finetune.gate import GATE_FILE
 from ace_ray.finetune.label_files import MODEL_META, read_meta, read_rows, write_rows
 from ace_ray.finetune.seeds import SEED_FILE
@@ -24,6 +25,7 @@ class DecisionFile:
         split, mark: it takes rows of this split whose column `mark` is true.
         of_scenario: at most so many of one scenario, so that a few unlucky episodes do not fill it.
         enough: decisions from which labelling may stop.
+        least: decisions below which it is better labelled anew than replayed.
         most: rows that are kept.
     """
 
@@ -32,6 +34,7 @@ class DecisionFile:
     mark: str
     of_scenario: int
     enough: int
+    least: int
     most: int
 
     def takes(self, row: dict[str, Any]) -> bool:
@@ -43,15 +46,16 @@ class DecisionFile:
         turns: list[list[dict[str, Any]]] = [[] for _ in range(self.of_scenario)]
         seen: Counter[str] = Counter()
         for row in filter(self.takes, rows):
-            turn = seen[scenario := _scenario(row)]
+            turn = seen[scenario := scenario_of(row)]
             seen[scenario] += 1
             if turn < self.of_scenario:
                 turns[turn].append(row)
         return [row for turn in turns for row in turn][: self.most]
 
 
-GATE = DecisionFile(GATE_FILE, "validation", "pivotal", of_scenario=6, enough=96, most=128)
-SEEDS = DecisionFile(SEED_FILE, "train", "salvageable", of_scenario=2, enough=32, most=96)
+_GATE_LEAST = FinetuneSettings().gate_snapshots  # a run that asks for more than there are does not tune
+GATE = DecisionFile(GATE_FILE, "validation", "pivotal", of_scenario=6, enough=96, least=_GATE_LEAST, most=128)
+SEEDS = DecisionFile(SEED_FILE, "train", "salvageable", of_scenario=2, enough=32, least=16, most=96)
 FILES = (GATE, SEEDS)
 
 
@@ -64,7 +68,7 @@ class Tally:
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
         """Counts further label rows."""
-        self._seen.update((file.name, _scenario(row)) for row in rows for file in FILES if file.takes(row))
+        self._seen.update((file.name, scenario_of(row)) for row in rows for file in FILES if file.takes(row))
 
     def count(self, file: DecisionFile) -> int:
         """Decisions that the file could hold."""
@@ -109,12 +113,18 @@ def write_decision_files(labels: Path, out: Path, least: Sequence[int] = (1, 1))
             f"{least[0]} and {least[1]} are needed",
             "label more episodes: the same command goes on where it stopped",
         )
-    out.mkdir(parents=True, exist_ok=True)
-    for file, kept in zip(FILES, chosen, strict=True):
-        write_rows(out / file.name, kept)
-    (out / MODEL_META).write_text(json.dumps(read_meta(labels), indent=1))
+    write_decisions(out, chosen, read_meta(labels))
     return gate, seeds
 
 
-def _scenario(row: dict[str, Any]) -> str:
+def write_decisions(out: Path, decisions: Sequence[Sequence[dict[str, Any]]], meta: dict[str, Any]) -> None:
+    """Write the rows of each of `FILES`, and last what they were replayed with: until then they count as old."""
+    out.mkdir(parents=True, exist_ok=True)
+    for file, rows in zip(FILES, decisions, strict=True):
+        write_rows(out / file.name, rows)
+    (out / MODEL_META).write_text(json.dumps(meta, indent=1))
+
+
+def scenario_of(row: dict[str, Any]) -> str:
+    """The scenario of a label row, as a key."""
     return json.dumps(json.loads(row["snapshot"])["scenario"], sort_keys=True)

@@ -4,11 +4,14 @@ labels  replays on training and validation scenarios (grid, CPUs; `labelling.gen
 plant   episodes with a planted decision for the critic, from the labels (grid, CPUs; `planted_files.plant_all`)
 files   held-out pivotal decisions for the gate, salvageable ones that may seed the refinement queue
 train   tokenizer and model (torch alone; on another machine: `python -m ace_ray.finetune.embedded_train`)
+critic  the critic's adapter, which ships with the model (`critic_adapter`; torch and peft alone)
 card    README.md of the model: recipe, seeds, loss curve and the figures that were measured
 
 Prompts change: the stage `describe` writes the texts of a label folder anew without a replay, and does files and card.
-Gate and seed files age with the decision engine (`label_age`). The stage `decisions` makes them anew in one go: it
-labels for them alone, into a folder of its own, until there are enough, and then does files and card.
+Gate and seed files age with the decision engine (`label_age`). The stage `replay` needs no labels: it replays their
+decisions with the present engine, drops those that no longer belong there, and does the card (minutes). Where too few
+are left, the stage `decisions` makes them anew in one go: it labels for them alone, into a folder of its own, until
+there are enough, and then does files and card (hours).
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from ace_ray.finetune.decision_files import FILES, write_decision_files
 from ace_ray.finetune.label_files import pack
 
 log = logging.getLogger(__name__)
-Stage = Literal["labels", "plant", "files", "train", "card", "all", "decisions", "describe"]
+Stage = Literal["labels", "plant", "files", "train", "critic", "card", "all", "decisions", "describe"]
 
 
 def build_embedded(
@@ -92,6 +95,58 @@ def build_embedded(
 
         record = build(labels, out, Recipe(), ModelShape(), device, minutes=train_minutes, resume=True)
         say(f"trained {record['parameters'] / 1e6:.1f} M weights in {record['seconds'] / 60:.1f} min")
-    if stage in ("card", "all", "decisions", "describe"):
-        (out / "README.md").write_text(card(out))
-        say(f"wrote {out / 'README.md'}")
+    if stage in ("critic", "all"):
+        critic_embedded(out, labels, device=device, say=say)
+    elif stage in ("card", "decisions", "describe"):
+        _write_card(out, say)
+
+
+def critic_embedded(
+    out: Path, labels: Path | None, *, device: str = "cpu", say: Callable[[str], None] = log.info
+) -> None:
+    """The stage `critic`: the critic's adapter of the model folder `out`, and its card.
+
+    Args:
+        out: model folder.
+        labels: label folder whose planted episodes are learned from too; None: made-up ones alone.
+        device: 'cpu' or 'cuda'.
+        say: gets one line a result.
+
+    Raises:
+        ModelError: there is no model in `out`.
+    """
+    from ace_ray.finetune.critic_adapter import CriticRecipe, build_critic
+
+    record = build_critic(out, labels, CriticRecipe(), device)
+    say(
+        f"trained the critic's adapter in {record['training']['seconds'] / 60:.1f} min; of "
+        f"{record['made_up']['episodes']} made-up episodes {record['made_up']['exact']:.0%} of its replies are exact"
+    )
+    _write_card(out, say)
+
+
+def replay_embedded(
+    out: Path, grid: GridSettings, *, processes: int = 2, say: Callable[[str], None] = log.info
+) -> None:
+    """The stage `replay`: gate and seed files of the model folder `out`, replayed anew, and its card.
+
+    Args:
+        out: model folder; its plan stays, under the settings of `grid`.
+        grid: environment, data and comparison of the replays.
+        processes: replaying processes.
+        say: gets one line a result.
+
+    Raises:
+        DataError: a file is missing, or too few of its decisions still belong there; nothing was written.
+        GridMismatchError: the decisions are of another grid.
+    """
+    from ace_ray.finetune.labelling import replay_decisions
+
+    for file, (before, left) in zip(FILES, replay_decisions(out, grid, processes=processes), strict=True):
+        say(f"{left} of {before} decisions in {out / file.name} are still {file.mark}, the others were dropped")
+    _write_card(out, say)
+
+
+def _write_card(out: Path, say: Callable[[str], None]) -> None:
+    (out / "README.md").write_text(card(out))
+    say(f"wrote {out / 'README.md'}")

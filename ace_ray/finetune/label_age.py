@@ -24,8 +24,13 @@ log = logging.getLogger(__name__)
 
 
 def remedy(folder: Path) -> str:
-    """The command that makes the gate and seed files of a model folder anew."""
-    return f"make them anew: ace llm build-embedded --labels NEW_DIR --out {folder} --stage decisions"
+    """The command that replays the gate and seed decisions of a model folder anew, in minutes."""
+    return f"replay them anew: ace llm build-embedded --out {folder} --stage replay"
+
+
+def other_decisions(folder: Path) -> str:
+    """The command that finds other decisions for the files, in hours, where those that they hold do not do."""
+    return f"label others: ace llm build-embedded --labels NEW_DIR --out {folder} --stage decisions"
 
 
 def aged(folder: Path) -> str | None:

@@ -1,4 +1,5 @@
-"""Labelling in several processes: one episode is one file, so work is parallel, resumable and may stop at any time."""
+"""Labelling in several processes: one episode is one file, so work is parallel, resumable and may stop at any time.
+Gate and seed decisions are replayed anew in the same processes, an episode at a time, and written at the end."""
 
 from __future__ import annotations
 
@@ -6,20 +7,24 @@ import json
 import multiprocessing
 import os
 import time
+from collections import defaultdict
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from ace_ray.config.errors import DataError
+from ace_ray.config.errors import DataError, GridMismatchError
 from ace_ray.config.grid import GridSettings
 from ace_ray.finetune import label_worker
-from ace_ray.finetune.decision_files import Tally
-from ace_ray.finetune.label_files import META, read_meta, read_parquet, read_rows, write_rows
+from ace_ray.finetune.decision_files import FILES, Tally, scenario_of, write_decisions
+from ace_ray.finetune.label_age import other_decisions
+from ace_ray.finetune.label_files import META, MODEL_META, read_meta, read_parquet, read_rows, write_rows
 from ace_ray.finetune.labels import SPLITS, Labeller, LabelPlan
 from ace_ray.grid.behaviour import same
+from ace_ray.grid.snapshot import Snapshot
 
 _COUNTED = ("split", "ids", "snapshot", "pivotal", "salvageable")
 
@@ -59,18 +64,16 @@ def generate(
         DataError: the folder was begun with another plan, or by a decision engine that acts otherwise.
     """
     out.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     begun = time.monotonic()
     turns = _Turns(out, validation_share)
     tally = Tally(read_rows(out, "labels"))
     already = 0 if states is None else sum(bool(row["ids"]) for row in read_rows(out, "labels"))
     found = finished = submitted = 0
-    context = multiprocessing.get_context("spawn")
     with (
-        ProcessPoolExecutor(processes, mp_context=context, initializer=label_worker.start, initargs=(plan,)) as pool,
+        _pool(processes, plan) as pool,
         tqdm(unit="state", disable=not progress, desc="labels", initial=already, total=states) as bar,
     ):
-        _begin(out, json.loads(json.dumps(pool.submit(label_worker.meta).result())))
+        _begin(out, _meta(pool))
         running: set[Any] = set()
         while True:
             in_time = minutes is None or time.monotonic() - begun < 60 * minutes
@@ -107,8 +110,7 @@ def redescribe(folder: Path, progress: bool = True) -> int:
         DataError: they were replayed with a decision engine that acts otherwise.
     """
     meta = read_meta(folder)
-    plan = LabelPlan(**{**meta["plan"], "grid": GridSettings(**meta["plan"]["grid"])})
-    labeller = Labeller(replace(plan, perturbation=tuple(plan.perturbation)))
+    labeller = Labeller(LabelPlan.from_json(meta["plan"]))
     if not same(meta.get("behaviour", ()), labeller.meta()["behaviour"]):
         raise DataError(
             f"the labels in {folder} were replayed with a decision engine that acts otherwise than the present one",
@@ -121,6 +123,81 @@ def redescribe(folder: Path, progress: bool = True) -> int:
         count += len(rows)
     (folder / META).write_text(json.dumps(labeller.meta(), indent=1))
     return count
+
+
+def replay_decisions(
+    model: Path, grid: GridSettings, *, processes: int, progress: bool = True
+) -> list[tuple[int, int]]:
+    """Replay the gate and seed decisions of a model folder with the present engine, and keep those that still belong.
+
+    A snapshot rebuilds its state whatever engine decides there, so the decisions need not be found again: that takes
+    hours. Files, their order and the plan of the meta data stay; nothing is written before the last replay.
+
+    Args:
+        model: model folder with both files.
+        grid: environment, data and comparison of the replays.
+        processes: worker processes, each with two environments (about 600 MB).
+        progress: show a bar.
+
+    Returns:
+        For each of `FILES`: decisions that it held, and that are left.
+
+    Raises:
+        DataError: a file is missing, or fewer than `DecisionFile.least` are left in one.
+        GridMismatchError: the decisions are of another grid.
+    """
+    missing = [name for name in (*(file.name for file in FILES), MODEL_META) if not (model / name).is_file()]
+    if missing:
+        raise DataError(f"{model} has no {' and no '.join(missing)}", other_decisions(model))
+    held = [read_parquet(model / file.name) for file in FILES]
+    _require(model, held)
+    meta = json.loads((model / MODEL_META).read_text())
+    episodes: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in chain.from_iterable(held):
+        episodes[scenario_of(row)].append(row)
+    anew: dict[str, dict[str, Any]] = {}
+    with (
+        _pool(processes, LabelPlan.from_json(meta["plan"], grid)) as pool,
+        tqdm(unit="decision", disable=not progress, desc="replay", total=sum(map(len, held))) as bar,
+    ):
+        now = _meta(pool)
+        if now["catalogue"] != meta["catalogue"]:
+            raise GridMismatchError(
+                f"the decisions in {model} belong to another grid than {grid.env}", "replay them under its settings"
+            )
+        for rows in pool.map(_replay, episodes.values()):
+            anew.update((row["key"], row) for row in rows)
+            bar.update(len(rows))
+    left = [
+        [anew[row["key"]] for row in rows if file.takes(anew[row["key"]])]
+        for file, rows in zip(FILES, held, strict=True)
+    ]
+    _require(model, left)
+    write_decisions(model, left, now)
+    return [(len(before), len(after)) for before, after in zip(held, left, strict=True)]
+
+
+def _require(model: Path, decisions: Sequence[Sequence[dict[str, Any]]]) -> None:
+    """Raises DataError where one of `FILES` would have fewer decisions than it may."""
+    for file, rows in zip(FILES, decisions, strict=True):
+        if len(rows) < file.least:
+            raise DataError(
+                f"only {len(rows)} {file.mark} decisions are left in {model / file.name}, {file.least} are needed",
+                other_decisions(model),
+            )
+
+
+def _pool(processes: int, plan: LabelPlan) -> ProcessPoolExecutor:
+    """Processes with a labeller each."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(processes, mp_context=context, initializer=label_worker.start, initargs=(plan,))
+
+
+def _meta(pool: ProcessPoolExecutor) -> dict[str, Any]:
+    """`Labeller.meta` of a pool, as a file says it."""
+    found: dict[str, Any] = json.loads(json.dumps(pool.submit(label_worker.meta).result()))
+    return found
 
 
 def _begin(out: Path, meta: dict[str, Any]) -> None:
@@ -174,3 +251,10 @@ def _label(out: str, split: str, index: int) -> list[dict[str, Any]]:
         folder / f"labels-{split}-{index:06d}.parquet", rows
     )
     return [{key: row[key] for key in _COUNTED} for row in rows if row["ids"]]
+
+
+def _replay(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """In a worker process: replays the decisions of one episode anew."""
+    labeller = label_worker.labeller()
+    labeller.comparator.hold(Snapshot.from_json(row["snapshot"]) for row in rows)
+    return [labeller.replayed(row) for row in rows]

@@ -71,6 +71,12 @@ class LabelPlan:
         return {**asdict(self), "grid": self.grid.model_dump(mode="json", exclude={"expert"})}
 
     @classmethod
+    def from_json(cls, plan: dict[str, Any], grid: GridSettings | None = None) -> LabelPlan:
+        """The plan that `to_json` wrote down; with `grid` in place of its own settings where given."""
+        settings = GridSettings(**plan["grid"]) if grid is None else grid
+        return cls(**{**plan, "grid": settings, "perturbation": tuple(plan["perturbation"])})
+
+    @classmethod
     def for_decision_files(cls, grid: GridSettings) -> LabelPlan:
         """The plan that fills gate and seed files in the least time.
 
@@ -82,12 +88,18 @@ class LabelPlan:
 
 
 @dataclass(frozen=True)
-class Visit:
-    """A decision that was passed while playing."""
+class Choice:
+    """A decision and the action that was played there."""
 
     snapshot: Snapshot
     decision: Decision
     played: int
+
+
+@dataclass(frozen=True)
+class Visit(Choice):
+    """A decision that was passed while playing."""
+
     text: str
     when: str
     reward: float
@@ -138,20 +150,24 @@ class Labeller:
         rows = []
         self.comparator.hold([visits[i].snapshot for i in chosen])
         for i in chosen:
-            visit, begun = visits[i], time.perf_counter()
-            compared = self.comparator.compared_set(visit.decision, visit.played)
-            fates = self.comparator.fates(visit.snapshot, compared)
-            distance = len(visits) - 1 - i if blackout else -1
-            rows.append(self._row(split, visit, fates, distance, time.perf_counter() - begun))
+            rows.append(self._compared(split, visits[i], len(visits) - 1 - i if blackout else -1))
         others = [i for i in range(len(visits)) if i not in chosen]
         for i in sorted(rng.permutation(others)[: self.plan.bootstrap].tolist()) if others else []:
             rows.append(self._row(split, visits[i], {}, len(visits) - 1 - i if blackout else -1, 0.0))
         return rows
 
+    def replayed(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A label row as the present engine labels its decision; the distance stays, as the episode is not played."""
+        snapshot, played = Snapshot.from_json(row["snapshot"]), _played(row)
+        decision = self.comparator.decision(snapshot)
+        if played not in decision.ids:  # it had a slot when it was played: the prompt shows its predicted effect
+            decision = self.engine.decide(self.comparator.observation(snapshot), proposals=[played])
+        return self._compared(row["split"], Choice(snapshot, decision, played), row["distance"])
+
     def described(self, row: dict[str, Any]) -> dict[str, Any]:
         """A label row with its case and prompt as they are written now; what the replays showed stays."""
         snapshot = Snapshot.from_json(row["snapshot"])
-        obs, played = self.comparator.observation(snapshot), int(json.loads(row["played"])["id"])
+        obs, played = self.comparator.observation(snapshot), _played(row)
         decision = self.engine.decide(obs, proposals=[played])
         known = dict(zip(row["ids"], zip(row["survived"], row["steps"], row["returns"], strict=True), strict=True))
         fate = Fate(*known[played]) if played in known else None
@@ -206,27 +222,34 @@ class Labeller:
         take(rng.permutation(len(visits)).tolist(), len(chosen) + self.plan.random, True)
         return sorted(chosen)
 
-    def _row(self, split: str, visit: Visit, fates: dict[int, Fate], distance: int, seconds: float) -> dict[str, Any]:
-        obs = self.comparator.observation(visit.snapshot)
-        played = fates.get(visit.played)
+    def _compared(self, split: str, choice: Choice, distance: int) -> dict[str, Any]:
+        """The row of a decision with the fates of its compared set."""
+        begun = time.perf_counter()
+        compared = self.comparator.compared_set(choice.decision, choice.played)
+        fates = self.comparator.fates(choice.snapshot, compared)
+        return self._row(split, choice, fates, distance, time.perf_counter() - begun)
+
+    def _row(self, split: str, choice: Choice, fates: dict[int, Fate], distance: int, seconds: float) -> dict[str, Any]:
+        obs = self.comparator.observation(choice.snapshot)
+        played = fates.get(choice.played)
         span = max((abs(f.span) for f in fates.values()), default=0.0)
         return {
-            "key": visit.snapshot.key(),
+            "key": choice.snapshot.key(),
             "split": split,
-            "kind": visit.decision.kind,
+            "kind": choice.decision.kind,
             "distance": distance,
-            "snapshot": visit.snapshot.to_json(),
+            "snapshot": choice.snapshot.to_json(),
             "ids": list(fates),
             "survived": [f.survived for f in fates.values()],
             "steps": [f.steps for f in fates.values()],
             "returns": [round(f.ret, 6) for f in fates.values()],
             "spans": [round(f.span, 6) for f in fates.values()],
             "tie": max(1e-6, self.plan.grid.compare.tie * span),
-            "best": best(fates) if fates else int(visit.decision.ids[int(np.argmax(visit.decision.score))]),
-            "salvageable": bool(fates) and salvageable(fates, visit.played),
-            "pivotal": bool(fates) and pivotal(_without_played(fates, visit)),
+            "best": best(fates) if fates else int(choice.decision.ids[int(np.argmax(choice.decision.score))]),
+            "salvageable": bool(fates) and salvageable(fates, choice.played),
+            "pivotal": bool(fates) and pivotal(_without_played(fates, choice)),
             "seconds": round(seconds, 3),
-            **self._texts(obs, visit.decision, visit.played, played),
+            **self._texts(obs, choice.decision, choice.played, played),
         }
 
     def _texts(self, obs: Any, decision: Decision, played: int, fate: Fate | None) -> dict[str, Any]:
@@ -255,11 +278,15 @@ def _without_bad(case: str) -> str:
     return json.dumps({**json.loads(case), "bad": None}, separators=(",", ":"))
 
 
-def _without_played(fates: dict[int, Fate], visit: Visit) -> dict[int, Fate]:
+def _played(row: dict[str, Any]) -> int:
+    return int(json.loads(row["played"])["id"])
+
+
+def _without_played(fates: dict[int, Fate], choice: Choice) -> dict[int, Fate]:
     """Fates of do-nothing and the first slots: a played action outside them does not make a state pivotal."""
-    legal = np.flatnonzero(visit.decision.mask & (visit.decision.ids > 0))
-    ranked = legal[np.argsort(-visit.decision.score[legal], kind="stable")]
-    first = {0, *(int(i) for i in visit.decision.ids[ranked][: len(fates)])}
+    legal = np.flatnonzero(choice.decision.mask & (choice.decision.ids > 0))
+    ranked = legal[np.argsort(-choice.decision.score[legal], kind="stable")]
+    first = {0, *(int(i) for i in choice.decision.ids[ranked][: len(fates)])}
     return {i: f for i, f in fates.items() if i in first}
 
 

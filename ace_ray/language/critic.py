@@ -166,7 +166,20 @@ def critic_user(keys: Sequence[KeyStep], survived: bool, steps_played: int, deci
             f"{i}: step {s.step:,}{when}, {steps_played - s.step:,} before the end. {s.action}{_standing(s)}. "
             f"{_percent(s.rho_before)} % to {after}{over}. Reward {s.reward:.2f}. Chosen: {key.reason}."
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, suspects_text(keys)])
+
+
+def suspects(keys: Sequence[KeyStep]) -> list[int]:
+    """Numbers of the key steps whose action was not the best by prediction, the latest first."""
+    return [i for i, key in reversed(list(enumerate(keys))) if key.step.off_best]
+
+
+def suspects_text(keys: Sequence[KeyStep]) -> str:
+    """What the prompt ends with: a small model reads a list where it would lose count of ranks."""
+    numbers = suspects(keys)
+    if not numbers:
+        return "Each decision was the best by prediction."
+    return f"Not the best by prediction, latest first: {', '.join(map(str, numbers))}."
 
 
 def _standing(step: EpisodeStep) -> str:

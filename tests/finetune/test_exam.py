@@ -284,20 +284,22 @@ def test_a_critic_that_lowers_the_planted_step_is_told_from_one_that_does_not(pl
     assert all(record["lowered"] == record["shown"] for record in others)
     found = critic_result([lower, {**higher, "key": "other"}], SETTINGS, "validation")
     assert found["lowered"]["mean"] == 0.5 and found["edits"] == 1.0 and found["astray"] == {"states": 0}
-    assert set(found["rules"]) == set(RULES) and len(critic_lines(found)) == 10
+    assert set(found["rules"]) == set(RULES) and len(critic_lines(found)) == 11
 
 
-def test_the_rules_name_one_step_each():
+def test_the_rules_name_steps():
     steps = [
         EpisodeStep(i, i, "", "do nothing", 0.1, 0.9, after, 0, rank, behind)
         for i, (after, rank, behind) in enumerate([(0.9, 7, 0.4), (0.95, 2, 0.1), (1.4, 1, 0.0), (math.nan, 1, 0.0)])
     ]
-    assert {name: rule(steps).id for name, rule in RULES.items()} == {
-        "latest_off_best": 1,
-        "furthest_behind": 0,
-        "largest_rise": 2,
+    assert {name: [step.id for step in rule(steps)] for name, rule in RULES.items()} == {
+        "latest_off_best": [1],
+        "four_off_best": [1, 0],
+        "furthest_behind": [0],
+        "largest_rise": [2],
     }
-    assert RULES["latest_off_best"](steps[2:]).id == 3
+    assert [step.id for step in RULES["four_off_best"](steps[:2] * 3)] == [1, 0, 1, 0]
+    assert [step.id for step in RULES["latest_off_best"](steps[2:])] == [3]
 
 
 def test_without_a_planted_decision_there_is_no_figure():

@@ -33,7 +33,7 @@ def test_files_of_the_present_engine_are_not_aged_and_others_are(tmp_path, caplo
     with caplog.at_level(logging.WARNING):
         warn_if_aged(tmp_path)
     (record,) = caplog.records
-    assert f"ace llm build-embedded --labels NEW_DIR --out {tmp_path} --stage decisions" in record.getMessage()
+    assert f"ace llm build-embedded --out {tmp_path} --stage replay" in record.getMessage()
 
 
 def test_files_that_cannot_be_judged_say_why(tmp_path):

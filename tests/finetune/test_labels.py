@@ -4,6 +4,7 @@ import json
 from concurrent.futures import Future
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from ace_ray.agents.comparator import Comparator
@@ -242,6 +243,24 @@ def test_texts_of_another_engines_replays_are_not_written_anew(labeller, rows, t
     (tmp_path / META).write_text(json.dumps({**labeller.meta(), "behaviour": []}))
     with pytest.raises(DataError, match="acts otherwise"):
         redescribe(tmp_path, progress=False)
+
+
+def test_a_replayed_row_is_the_one_that_labelling_made(labeller, rows):
+    row = next(row for row in rows if row["ids"])
+    old = {**row, "ids": [0], "survived": [False], "prompt": "old words", "case": "", "tie": 0.0, "pivotal": None}
+    assert {**labeller.replayed(old), "seconds": row["seconds"]} == row
+
+
+def test_an_action_that_lost_its_slot_is_replayed_and_shown_with_its_effect(labeller, rows):
+    row = next(row for row in rows if row["ids"])
+    snapshot = Snapshot.from_json(row["snapshot"])
+    decision, catalogue = labeller.comparator.decision(snapshot), labeller.engine.catalogue
+    legal = catalogue.legal(labeller.comparator.observation(snapshot), np.arange(catalogue.size))
+    lost = next(int(i) for i in np.flatnonzero(legal) if i not in decision.ids)
+    new = labeller.replayed({**row, "played": json.dumps({"id": lost})})
+    assert new["ids"][:2] == [0, lost]
+    assert set(row["ids"][2:]) <= set(new["ids"])
+    assert json.loads(new["played"])["percent"] > 0
 
 
 def _without_danger(case: str) -> str:

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ace_ray.config.refine import CriticSettings
-from ace_ray.language.critic import EpisodeStep, KeyStep, critic_messages, critic_reply, key_steps, parse_critic
+from ace_ray.language.critic import (
+    EpisodeStep,
+    KeyStep,
+    critic_messages,
+    critic_reply,
+    key_steps,
+    parse_critic,
+    suspects,
+)
 
 pytestmark = pytest.mark.unit
 SETTINGS = CriticSettings(scale=0.2, edits=4)
@@ -110,7 +118,19 @@ def test_the_prompt_says_how_the_episode_ended_and_numbers_the_steps_from_zero()
         "\n1: step 45, 1,001 before the end. do nothing (rank 8, 19 points behind). "
         "120 % to blackout. Reward -1.00. Chosen: last decision." in text
     )
-    assert "do nothing. 80 % to 80 %" in text.splitlines()[-1]
+    assert "do nothing. 80 % to 80 %" in text.splitlines()[-2]
+
+
+def test_the_prompt_ends_with_the_decisions_that_were_not_the_best_the_latest_first():
+    told = dict(survived=False, steps_played=9, decisions=6, total=0)
+    assert critic_messages(KEYS, SETTINGS, **told)[1]["content"].splitlines()[-1] == (
+        "Each decision was the best by prediction."
+    )
+    keys = [KeyStep(step(i, rank=1 + i % 3, behind=0.1 * (i % 3)), "x") for i in range(6)]
+    assert suspects(keys) == [5, 4, 2, 1]
+    assert critic_messages(keys, SETTINGS, **told)[1]["content"].splitlines()[-1] == (
+        "Not the best by prediction, latest first: 5, 4, 2, 1."
+    )
 
 
 @pytest.mark.parametrize(

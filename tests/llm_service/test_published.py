@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from llm_service.adapters import AdapterRef
+from llm_service.adapters import AdapterRef, next_version
 from llm_service.errors import AdapterError
-from llm_service.published import PublishedVersions
+from llm_service.published import SHIPPED, PublishedVersions, shipped
 
 pytestmark = pytest.mark.unit
 
@@ -55,3 +55,38 @@ def test_a_run_folder_may_move(tmp_path: Path) -> None:
 def test_a_version_of_another_run_is_not_published(tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="is not in"):
         PublishedVersions(tmp_path / "mine").flip(_ref(tmp_path / "theirs", "actor", 1))
+
+
+def _model_with_versions(model: Path) -> Path:
+    shelf = model / SHIPPED
+    for role in ("critic", "teacher"):
+        (shelf / f"{role}-v1").mkdir(parents=True)
+        (shelf / f"{role}-v1" / "manifest.json").write_text(role)
+        PublishedVersions(shelf).flip(_ref(shelf.resolve(), role, 1))
+    return model
+
+
+def test_a_run_begins_with_a_copy_of_what_ships_with_its_model(tmp_path: Path) -> None:
+    model, run = _model_with_versions(tmp_path / "model"), tmp_path / "adapters"
+    assert shipped(model) == model / SHIPPED
+    PublishedVersions(run).begin_with(model)
+    shutil.rmtree(model)  # the run has all it needs
+    published = PublishedVersions(run)
+    assert published.current("critic") == _ref(run, "critic", 1)
+    assert (run / "teacher-v1" / "manifest.json").read_text() == "teacher"
+    assert next_version(run, "critic") == 2
+
+
+def test_a_run_that_has_published_goes_on_with_its_own(tmp_path: Path) -> None:
+    run = tmp_path / "adapters"
+    PublishedVersions(run).flip(_ref(run, "critic", 5))
+    PublishedVersions(run).begin_with(_model_with_versions(tmp_path / "model"))
+    assert PublishedVersions(run).all() == {"critic": _ref(run, "critic", 5)}
+
+
+def test_a_model_without_versions_begins_a_run_with_none(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    assert shipped(tmp_path / "model") is None
+    published = PublishedVersions(tmp_path / "adapters")
+    published.begin_with(tmp_path / "model")
+    assert published.all() == {}
