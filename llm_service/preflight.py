@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
-from llm_service.adapters import check_safetensors
+from llm_service.adapters import check_safetensors, model_fingerprint, verify
 from llm_service.errors import ModelError
+from llm_service.published import PublishedVersions, shipped
 from llm_service.settings import EngineSettings
 
 _PROCESS_GIB = 1.3  # frontend and engine process with vLLM and torch imported, measured
@@ -15,7 +16,8 @@ def check_model(settings: EngineSettings) -> Path:
     """The model's directory, when it can be served.
 
     Raises:
-        ModelError: directory, config, tokenizer or weights are missing or torn, or the context is too long for it.
+        ModelError: directory, config, tokenizer or weights are missing or torn, or the context is too long for it; an
+            adapter that ships with it is torn, of another model or of too high a rank.
     """
     directory = settings.model_dir()
     if not directory.is_dir():
@@ -43,6 +45,9 @@ def check_model(settings: EngineSettings) -> Path:
             f"engine.max_model_len={settings.max_model_len}, but {directory.name} was made for {positions} tokens",
             f"set engine.max_model_len to {positions} or less",
         )
+    shelf = shipped(directory) if settings.versions != "off" else None
+    for ref in PublishedVersions(shelf).all().values() if shelf else ():
+        verify(ref, base_model=model_fingerprint(directory), max_rank=settings.max_lora_rank)
     return directory
 
 

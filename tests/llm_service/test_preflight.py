@@ -9,7 +9,9 @@ from pydantic import ValidationError
 from safetensors.numpy import save_file
 
 from llm_service import preflight
-from llm_service.errors import ModelError
+from llm_service.adapters import write_manifest
+from llm_service.errors import AdapterError, ModelError
+from llm_service.published import SHIPPED, PublishedVersions
 from llm_service.settings import EMBEDDED, EngineSettings, ServiceSettings
 
 pytestmark = pytest.mark.unit
@@ -80,3 +82,17 @@ def test_too_little_memory_says_how_much_is_needed(model: Path, monkeypatch: pyt
 
 def test_available_memory_is_what_the_machine_can_have() -> None:
     assert 1 << 26 < preflight.available_memory() < 1 << 44
+
+
+def test_an_adapter_that_ships_with_the_model_is_checked_too(model: Path) -> None:
+    directory = model / SHIPPED / "critic-v1"
+    directory.mkdir(parents=True)
+    (directory / "adapter_config.json").write_text('{"r": 8}')
+    save_file({"w": np.zeros(64, np.float32)}, directory / "adapter_model.safetensors")
+    PublishedVersions(model / SHIPPED).flip(write_manifest(directory, role="critic", version=1, base_model=model))
+    assert preflight.check_model(_settings(model)) == model
+    with (directory / "adapter_model.safetensors").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(AdapterError, match=r"critic-v1: adapter_model.safetensors is torn"):
+        preflight.check_model(_settings(model))
+    preflight.check_model(_settings(model, adapters="off"))
