@@ -42,7 +42,7 @@ class CriticRecipe:
     """All that the adapter depends on, besides the base model and the labels."""
 
     examples: int = 8_000
-    batch: int = 16
+    batch: int = 8
     lr: float = 2e-3
     rank: int = 8
     alpha: int = 16

@@ -81,6 +81,7 @@ def train_adapter(
         task_type="CAUSAL_LM",
     )
     model = get_peft_model(plain, config)
+    config.base_model_name_or_path = base.name  # a path would be this machine's; the manifest has the fingerprint
     step_loss = _preferring if settings.objective == "dpo" else _imitating
     order = np.random.default_rng(settings.seed).permutation(len(examples))
     steps = -(-len(examples) // settings.batch)
