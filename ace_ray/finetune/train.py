@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -81,7 +82,6 @@ def train_adapter(
         task_type="CAUSAL_LM",
     )
     model = get_peft_model(plain, config)
-    config.base_model_name_or_path = base.name  # a path would be this machine's; the manifest has the fingerprint
     step_loss = _preferring if settings.objective == "dpo" else _imitating
     order = np.random.default_rng(settings.seed).permutation(len(examples))
     steps = -(-len(examples) // settings.batch)
@@ -102,7 +102,7 @@ def train_adapter(
         losses.append(float(loss.detach()))
         if progress is not None:
             progress(step + 1, steps, losses[-1])
-    _save(model, out)
+    _save(model, out, base.name)
     tenth = max(1, len(losses) // 10)
     return TrainReport(
         examples=len(examples),
@@ -148,7 +148,7 @@ def _pace(step: int, steps: int) -> float:
     return min((step + 1) / rise, (steps - step) / max(1, steps - rise))
 
 
-def _save(model: Any, out: Path) -> None:
+def _save(model: Any, out: Path, base: str) -> None:
     """Write the adapter beside `out` and move it there whole."""
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -156,5 +156,7 @@ def _save(model: Any, out: Path) -> None:
     for file in part.iterdir():
         if file.name not in _KEEP:  # peft's README template says nothing of this adapter
             file.unlink()
+    config = part / _KEEP[0]  # peft writes the path that the base model had here; the manifest has its fingerprint
+    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": base}, indent=2))
     shutil.rmtree(out, ignore_errors=True)
     part.replace(out)

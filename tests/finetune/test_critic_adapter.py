@@ -41,6 +41,7 @@ def test_the_adapter_is_a_version_that_a_run_begins_with(built, tmp_path):
     assert manifest["extra"] == record
     assert record["training"]["steps"] == 3 and record["training"]["last_loss"] < record["training"]["first_loss"]
     assert record["made_up"]["episodes"] == 2
+    assert str(model.parent) not in (model / "adapters" / "critic-v1" / "adapter_config.json").read_text()
 
 
 def test_a_second_build_takes_the_place_of_the_first(built, tmp_path, monkeypatch):
