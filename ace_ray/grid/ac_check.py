@@ -60,9 +60,11 @@ class AcCheck:
         self._element = self._element_of_position()
         self._shunt_subs = [s.sub_id for s in grid.get_shunts()] if self._has_shunts() else []
         self._shunt_state: tuple | None = None
-        self._topo = np.ones(model.dim_topo, np.int32)
+        # place of the slack generator among its substation's elements
+        self._slack_place = int(np.searchsorted(catalogue.positions[model.slack_sub], model.slack_pos))
         self._limit = model.thermal_limit
-        self._reconnected: tuple[int, ...] = ()
+        self._reconnect(())
+        self._note(np.ones(model.dim_topo, np.int32))
         self.ready = False  # whether the loaded state has a power flow solution
         self.fallbacks = 0  # rows that needed a power flow of their own, since the start
 
@@ -89,7 +91,7 @@ class AcCheck:
     def load(self, obs: Any) -> bool:
         """Bring the grid to the observation's state and solve it; false if the power flow diverges."""
         grid, model = self._grid, self.model
-        self._reconnected = ()
+        self._reconnect(())
         self._load_shunts(obs)
         self._set_topo(obs.topo_vect.astype(np.int32))
         gen, load = self._all[model.n_gen], self._all[model.n_load]
@@ -104,8 +106,18 @@ class AcCheck:
         return self.ready
 
     def _set_topo(self, topo: IntArray) -> None:
-        self._topo = topo
+        self._note(topo)
         self._grid.update_topo(self._all[self.model.dim_topo], topo)
+
+    def _note(self, topo: IntArray) -> None:
+        self._topo = topo
+        self._live: list[int] = self.catalogue.live_bits(topo).tolist()  # [S] the elements in service, as bits
+
+    def _reconnect(self, lines: tuple[int, ...]) -> None:
+        """Note what is reconnected in the step that is looked at, and the substations with an end of it."""
+        self._reconnected = lines
+        ends = (self.model.line_or_sub, self.model.line_ex_sub)
+        self._held = {int(sub[line]) for line in lines for sub in ends}
 
     def _solve(self) -> bool:
         return len(self._grid.ac_pf(self._flat, MAX_ITERATIONS, _STATE_TOLERANCE)) > 0
@@ -138,7 +150,7 @@ class AcCheck:
         for action_id in ids:
             topo = self.topology_after(topo, action_id)
         self._set_topo(topo)
-        self._reconnected = tuple(int(self.catalogue.line[i]) for i in ids)
+        self._reconnect(tuple(int(self.catalogue.line[i]) for i in ids))
         self.ready = self._solve()
         return self.ready
 
@@ -157,7 +169,7 @@ class AcCheck:
             reconnected: Lines that are in service there because they are reconnected in the step that is looked at.
         """
         self._set_topo(topo)
-        self._reconnected = reconnected
+        self._reconnect(reconnected)
         self.ready = self._solve()
         return self.ready
 
@@ -266,17 +278,15 @@ class AcCheck:
 
     def sweepable(self, ids: Sequence[int] | NDArray) -> NDArray[np.bool_]:
         """[n] whether the sweep takes the row; the others get a power flow of their own."""
-        return np.array([not self._needs_own(int(action_id)) for action_id in ids], bool)
-
-    def _needs_own(self, action_id: int) -> bool:
-        """Whether a row moves the slack generator at a substation with a shunt: swapping labels is no option there."""
-        if self.catalogue.substation[action_id] != self.model.slack_sub or not self._shunt_subs:
-            return False
-        return self.model.slack_sub in self._shunt_subs and self._moves_slack(action_id)
+        taken = np.ones(len(ids), bool)
+        if self.model.slack_sub in self._shunt_subs:  # swapping labels is no option where a shunt stays behind
+            for i in np.flatnonzero(self.catalogue.substation[np.asarray(ids, np.int64)] == self.model.slack_sub):
+                taken[i] = not self._moves_slack(int(ids[i]))
+        return taken
 
     def _moves_slack(self, action_id: int) -> bool:
-        target = self.catalogue.bus_rows([action_id])[0, self.model.slack_pos]
-        return bool(target != self._topo[self.model.slack_pos])
+        """Whether a partition of the slack's substation puts the slack generator on another bus than it is on."""
+        return bool(self.catalogue.buses(action_id)[self._slack_place] != self._topo[self.model.slack_pos])
 
     def row(self, action_id: int, lost: int = -1) -> TopoAction:
         """The sweep's form of an action in the loaded topology, with the opening of a line that is lost with it.
@@ -299,24 +309,28 @@ class AcCheck:
 
     def _partition(self, action_id: int, lost: int) -> TopoAction:
         s = int(self.catalogue.substation[action_id])
-        positions = self.catalogue.positions[s]
-        live = self._topo[positions] > 0
-        if lost >= 0:
-            live &= self.model.pos_line[positions] != lost
         swap = s == self.model.slack_sub and self._moves_slack(action_id)
-        key = (action_id, int(live @ (1 << np.arange(live.size))), swap)
-        cached = lost < 0 and not self._reconnected
-        row = self._actions.get(key) if cached else None
+        if lost >= 0 or s in self._held:
+            return self._placed(action_id, s, lost, swap)
+        key = (action_id, self._live[s], swap)
+        row = self._actions.get(key)
         if row is None:
-            row = TopoAction()
-            if cached:
-                if len(self._actions) >= _CACHED_ACTIONS:
-                    self._actions.clear()
-                self._actions[key] = row
-            buses = self.topology_after(self._topo, action_id)
-            for position in positions[live]:
-                kind_of, element = self._element[position]
-                row.add_element(kind_of, element, int(3 - buses[position] if swap else buses[position]))
+            if len(self._actions) >= _CACHED_ACTIONS:
+                self._actions.clear()
+            row = self._actions[key] = self._placed(action_id, s, lost, swap)
+        return row
+
+    def _placed(self, action_id: int, s: int, lost: int, swap: bool) -> TopoAction:
+        """The live elements of substation s on the buses of a partition, or on the other ones."""
+        positions = self.catalogue.positions[s]
+        live = (self._topo[positions] > 0) & ((self.model.pos_line[positions] != lost) | (lost < 0))
+        if s in self._held:
+            buses = self.topology_after(self._topo, action_id)[positions]
+        else:
+            buses = self.catalogue.buses(action_id)
+        row = TopoAction()
+        for position, bus in zip(positions[live].tolist(), buses[live].tolist(), strict=True):
+            row.add_element(*self._element[position], 3 - bus if swap else bus)
         return row
 
     def _switch(self, action_id: int) -> TopoAction:

@@ -198,11 +198,10 @@ class Candidates:
 
     def _capped(self, ids: IntArray) -> NDArray[np.int64]:
         """Indices of `ids` in order, at most `_keep` of each substation."""
-        place = np.zeros(ids.size, np.int64)
         substation = self.catalogue.substation[ids]
-        for s in np.unique(substation):
-            at = np.flatnonzero(substation == s)
-            place[at] = np.arange(at.size)
+        together = np.argsort(substation, kind="stable")
+        place, starts = np.arange(ids.size), np.flatnonzero(np.diff(substation[together], prepend=-2))
+        place[together] = place - np.repeat(starts, np.diff(starts, append=ids.size))
         return np.flatnonzero((place < self._keep) | (substation < 0)).astype(np.int64)
 
     def evaluate(
@@ -229,8 +228,10 @@ class Candidates:
         """
         e, settings = evaluation, self.settings
         ranked = np.lexsort((e.ids, e.moved, -e.score))
-        playable = [int(r) for r in ranked if e.usable[r] and e.legal[r] and self.catalogue.kind[e.ids[r]] != NOOP]
-        of = {int(i): r for r, i in enumerate(e.ids)}
+        fine = e.usable & e.legal
+        playable = ranked[(fine & (self.catalogue.kind[e.ids] != NOOP))[ranked]].tolist()
+        ids, substations = e.ids.tolist(), self.catalogue.substation[e.ids].tolist()
+        of = {i: r for r, i in enumerate(ids)}
         taken: dict[int, None] = dict.fromkeys(of[i] for i in shortlist.proposals)
         room = settings.slots - 1
         taken = dict.fromkeys(list(taken)[:room])
@@ -240,7 +241,7 @@ class Candidates:
             for row in rows:
                 if limit <= 0 or len(taken) >= room:
                     return
-                substation = int(self.catalogue.substation[e.ids[row]])
+                substation = substations[row]
                 if row in taken or (substation >= 0 and count.get(substation, 0) >= self._per_substation):
                     continue
                 taken[row] = None
@@ -248,10 +249,10 @@ class Candidates:
                 limit -= 1
 
         take(playable, room // 4)
-        take([r for r in playable if int(e.ids[r]) in shortlist.memory], settings.memory)
+        take([r for r in playable if ids[r] in shortlist.memory], settings.memory)
         take(playable, room - settings.exploratory - len(taken))
-        take([r for r in playable if int(e.ids[r]) in shortlist.exploratory], settings.exploratory)
+        take([r for r in playable if ids[r] in shortlist.exploratory], settings.exploratory)
         take(playable, room)
-        order = [int(r) for r in ranked if int(r) in taken]
-        good = [r for r in order if e.usable[r] and e.legal[r]]
-        return np.array([of[0], *good, *(r for r in order if r not in set(good))], np.int64)
+        order = [r for r in ranked.tolist() if r in taken]
+        good = [r for r in order if fine[r]]
+        return np.array([of[0], *good, *(r for r in order if not fine[r])], np.int64)

@@ -19,6 +19,7 @@ from ace_ray.config.errors import GridMismatchError
 NOOP, LINE, SUBSTATION = 0, 1, 2
 _PER_LINE = 5
 _PAIRS = ((1, 1), (1, 2), (2, 1), (2, 2))
+_SWITCHED = np.array([(-1, -1), *_PAIRS], np.int8)  # buses of a line's ends after each of its five switches
 _MOST_ELEMENTS = 30  # of one substation: codes are int32
 
 
@@ -66,6 +67,9 @@ class Catalogue:
         self._weight = np.concatenate([1 << np.arange(len(p) - 1, -1, -1) for p in self.positions]).astype(np.int32)
         self._line_mask = self._sum_bits(self._is_line_end)  # [S] bits of branch ends
         self._injection_mask = self._sum_bits(~self._is_line_end)  # [S] bits of loads, generators, storage
+        ends = self._sub_of[self._or_pos], self._sub_of[self._ex_pos]
+        # [2, L, 4] nodes (2 * substation + bus - 1) of a line's ends once it is reconnected on each pair of buses
+        self._closed = np.stack([2 * sub[:, None] + bus - 1 for sub, bus in zip(ends, np.array(_PAIRS).T, strict=True)])
         self._enumerate()
         self.hash = self._digest()
 
@@ -135,11 +139,10 @@ class Catalogue:
         nothing, the two bus labels swapped included. Id 0 is always legal.
         """
         chosen = np.arange(self.size) if ids is None else np.asarray(ids, dtype=np.int64).reshape(-1)
-        legal = self.kind[chosen] == NOOP
-        lines = self.kind[chosen] == LINE
+        kind = self.kind[chosen]
+        legal, lines, substations = kind == NOOP, kind == LINE, kind == SUBSTATION
         if lines.any() and self._max_lines > 0:
             legal[lines] = self._legal_switches(obs).reshape(-1)[chosen[lines] - 1]
-        substations = self.kind[chosen] == SUBSTATION
         if substations.any() and self._max_substations > 0:
             legal[substations] = self._legal_partitions(obs, chosen[substations])
         return legal
@@ -147,7 +150,8 @@ class Catalogue:
     def _legal_switches(self, obs: Any) -> np.ndarray:
         """bool [L, 5]: disconnect, and reconnect on (1,1), (1,2), (2,1), (2,2)."""
         topo, status = obs.topo_vect, obs.line_status
-        free = (obs.time_before_cooldown_line == 0) & ~np.isin(obs.time_next_maintenance, (0, 1))
+        free = obs.time_before_cooldown_line == 0
+        free &= (obs.time_next_maintenance != 0) & (obs.time_next_maintenance != 1)
         if self._least_attack:
             since = obs.time_since_last_attack
             free[self._alert_lines[(since >= 0) & (since <= self._least_attack)]] = False
@@ -162,16 +166,12 @@ class Catalogue:
             strands |= (branches[at] == 1) & (others[at] > 0)
         legal[:, 0] = free & status & ~strands
         used = (branches + others) > 0
-        for column, (bus_or, bus_ex) in enumerate(_PAIRS, start=1):
-            ends_used = (
-                used[self._sub_of[self._or_pos] * 2 + bus_or - 1] & used[self._sub_of[self._ex_pos] * 2 + bus_ex - 1]
-            )
-            legal[:, column] = free & ~status & ends_used
+        legal[:, 1:] = (free & ~status)[:, None] & used[self._closed].all(axis=0)
         return legal
 
     def _legal_partitions(self, obs: Any, ids: np.ndarray) -> np.ndarray:
         sub, code = self.substation[ids], self.code[ids]
-        live = self._sum_bits(obs.topo_vect > 0)[sub]
+        live = self.live_bits(obs.topo_vect)[sub]
         now = self._sum_bits(obs.topo_vect == 2)[sub]
         lines, others = self._line_mask[sub] & live, self._injection_mask[sub] & live
         second = code & live
@@ -187,7 +187,7 @@ class Catalogue:
         that leaves dead ends on bus 1 and the first live element on bus 1.
         """
         mask = self.legal(obs)
-        live = self._sum_bits(obs.topo_vect > 0)
+        live = self.live_bits(obs.topo_vect)
         full = self._line_mask | self._injection_mask
         for s in np.flatnonzero((live != full) & (self.offsets[1:] > self.offsets[:-1])):
             rows = slice(self.offsets[s], self.offsets[s + 1])
@@ -214,7 +214,7 @@ class Catalogue:
         substations = list(dict.fromkeys(i for i in playable if self.kind[i] == SUBSTATION))[: self._max_substations]
         for i in substations:
             where = self.positions[self.substation[i]]
-            buses[where] = np.where(obs.topo_vect[where] > 0, self._buses(i), 0)
+            buses[where] = np.where(obs.topo_vect[where] > 0, self.buses(i), 0)
         switches: dict[int, int] = {}
         for i in playable:
             if self.kind[i] == LINE and len(switches) < self._max_lines:
@@ -233,21 +233,26 @@ class Catalogue:
             action.set_bus = buses
         return action
 
-    def _buses(self, action_id: int) -> np.ndarray:
-        """int8 [n]: the bus (1 or 2) of each element of the substation."""
+    def buses(self, action_id: int) -> np.ndarray:
+        """int8 [n]: the bus (1 or 2) of each element of a partition's substation, in the order of `positions`."""
         where = self.positions[self.substation[action_id]]
         return 1 + ((self.code[action_id] & self._weight[where]) != 0).astype(np.int8)
+
+    def live_bits(self, topo: np.ndarray) -> np.ndarray:
+        """int32 [S]: the bits of each substation's elements that are in service in a topology [T]."""
+        return self._sum_bits(topo > 0)
 
     def bus_rows(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """int8 [n, T]: target bus of each element; 0 where untouched, -1 at both ends of a disconnection."""
         chosen = np.asarray(ids, dtype=np.int64).reshape(-1)
         rows = np.zeros((len(chosen), self._dim), dtype=np.int8)
-        moved = self._sub_of[None, :] == self.substation[chosen][:, None]
-        rows[moved] = (1 + ((self.code[chosen][:, None] & self._weight[None, :]) != 0))[moved]
-        for row in np.flatnonzero(self.kind[chosen] == LINE):
-            line, column = self.line[chosen[row]], (chosen[row] - 1) % _PER_LINE
-            ends = [self._or_pos[line], self._ex_pos[line]]
-            rows[row, ends] = -1 if column == 0 else _PAIRS[column - 1]
+        kind = self.kind[chosen]
+        partitions, switches = np.flatnonzero(kind == SUBSTATION), np.flatnonzero(kind == LINE)
+        ids = chosen[partitions]
+        on_second = (self.code[ids, None] & self._weight) != 0
+        rows[partitions] = (self.substation[ids, None] == self._sub_of) * (np.int8(1) + on_second)
+        line, buses = self.line[chosen[switches]], _SWITCHED[(chosen[switches] - 1) % _PER_LINE]
+        rows[switches, self._or_pos[line]], rows[switches, self._ex_pos[line]] = buses.T
         return rows
 
     def find(self, substation: int, buses: Sequence[int]) -> int | None:
@@ -296,7 +301,7 @@ class Catalogue:
             verb = "disconnect" if column == 0 else "reconnect"
             return {"kind": verb, "substation": None, "line": line, "assignment": dict(zip(names, buses, strict=True))}
         sub = int(self.substation[action_id])
-        names_buses = zip(self.element_names(sub), map(int, self._buses(action_id)), strict=True)
+        names_buses = zip(self.element_names(sub), map(int, self.buses(action_id)), strict=True)
         return {"kind": "substation", "substation": sub, "line": None, "assignment": dict(names_buses)}
 
     def element_names(self, substation: int) -> list[str]:

@@ -90,7 +90,6 @@ class Tables(NamedTuple):
     """What the E elements of a substation contribute when moved to another bus, everything merged to one bus first."""
 
     f: FloatArray  # [L] merged flows at the origin
-    h: FloatArray  # [L, O] merged response to a transfer over the ends of each outage line
     numerator: FloatArray  # [E]
     sum_b: FloatArray  # [E]
     gram: FloatArray  # [E, E] v_e' X v_e'
@@ -121,20 +120,36 @@ def merge(s: int, layout: Layout, lin: Linear) -> Merging:
 
 
 @njit(cache=True)
+def _drops(lin: Linear, merging: Merging, lines: IntArray) -> FloatArray:
+    """How far the ends of each of `lines` part in `Merging.row`; 0 out of service, or if nothing is merged."""
+    drops = np.zeros(lines.size)
+    for i in range(lines.size):
+        line = lines[i]
+        if merging.split and lin.node_or[line] >= 0:
+            drops[i] = merging.row[lin.node_or[line]] - merging.row[lin.node_ex[line]]
+    return drops
+
+
+@njit(cache=True)
+def _merged_responses(lin, merging, outages, zero):  # type: ignore[no-untyped-def]
+    """[O, L] response of all lines to a transfer over the ends of each outage line, in the precision of `zero`."""
+    b, H, out = lin.b, lin.H, np.empty((outages.size, lin.b.size), zero.dtype)
+    drops, lost = _drops(lin, merging, np.arange(b.size)), _drops(lin, merging, outages)
+    for o in range(outages.size):
+        for line in range(b.size):
+            out[o, line] = H[line, outages[o]] - b[line] * drops[line] * lost[o]
+    return out
+
+
+@njit(cache=True)
 def substation_tables(s: int, layout: Layout, lin: Linear, merging: Merging, outages: IntArray) -> Tables:
     """`Tables` of substation s."""
     elements = layout.elements[layout.sub_ptr[s] : layout.sub_ptr[s + 1]]
     node_or, node_ex, b, X, row, home = lin.node_or, lin.node_ex, lin.b, lin.X, merging.row, merging.home
     n_line, n_el, n_out = b.size, elements.size, outages.size
-    f, h = lin.p_or + merging.delta * merging.D, np.empty((n_line, n_out))
-    for o in range(n_out):
-        k = outages[o]
-        response = row[node_or[k]] - row[node_ex[k]] if merging.split and node_or[k] >= 0 else 0.0
-        for line in range(n_line):
-            h[line, o] = lin.H[line, k]
-            if response != 0.0 and node_or[line] >= 0:
-                h[line, o] -= b[line] * (row[node_or[line]] - row[node_ex[line]]) * response
+    f = lin.p_or + merging.delta * merging.D
     numerator, sum_b, kind = np.zeros(n_el), np.zeros(n_el), np.zeros(n_el, np.int32)
+    lost = _drops(lin, merging, outages)
     far, XV = np.zeros(n_el, np.int32), np.zeros((n_el, X.shape[0]))
     D, gram, outage_numerator = np.zeros((n_el, n_line)), np.zeros((n_el, n_el)), np.zeros((n_out, n_el))
     for e in range(n_el):
@@ -157,14 +172,16 @@ def substation_tables(s: int, layout: Layout, lin: Linear, merging: Merging, out
             if node_or[other] >= 0:
                 D[e, other] = -b[other] * (XV[e, node_or[other]] - XV[e, node_ex[other]])
         D[e, line] += sign * b[line]
+        drop = row[node_or[line]] - row[node_ex[line]]
         for o in range(n_out):
-            outage_numerator[o, e] = sign * ((1.0 if outages[o] == line else 0.0) - h[line, o])
+            response = lin.H[line, outages[o]] - b[line] * drop * lost[o]
+            outage_numerator[o, e] = sign * ((1.0 if outages[o] == line else 0.0) - response)
     for e in range(n_el):
         if kind[e] == 1:
             line = layout.pos_line[elements[e]]
             for other in range(n_el):
                 gram[e, other] = b[line] * (XV[other, home] - XV[other, far[e]])
-    return Tables(f, h, numerator, sum_b, gram, D, outage_numerator, kind)
+    return Tables(f, numerator, sum_b, gram, D, outage_numerator, kind)
 
 
 @njit(cache=True)
@@ -206,6 +223,15 @@ def _sift(values: NDArray[np.float32], ids: IntArray, value: float, identity: in
     values[i], ids[i] = value, identity
 
 
+@njit(cache=True)
+def _all_reach(m, threshold):  # type: ignore[no-untyped-def]
+    """Whether no value is below the threshold; counted to the end, which the compiler vectorises."""
+    below = 0
+    for p in range(m.size):
+        below += 1 if m[p] < threshold else 0
+    return below == 0
+
+
 @njit(cache=True, fastmath=FAST)
 def _flow_pass(m, delta, low_D, high_D, f, parabola, lines, threshold):  # type: ignore[no-untyped-def]
     """m = max(m, rho^2 of `lines`) for a block of patterns [P]; true when all of them exceed the threshold."""
@@ -219,7 +245,7 @@ def _flow_pass(m, delta, low_D, high_D, f, parabola, lines, threshold):  # type:
                 t = fl + delta[p] * (column[p] + shift)
                 value = (square * t + slope) * t + rest
                 m[p] = value if value > m[p] else m[p]
-        if m.min() >= threshold:
+        if _all_reach(m, threshold):
             return True
     return False
 
@@ -239,7 +265,7 @@ def _outage_pass(m, g, e, k, low_D, high_D, f, h, parabola, lines, threshold):  
                 t = fl + hl * g[p] + e[p] * (column[p] + shift)
                 value = (square * t + slope) * t + rest
                 m[p] = value if value > m[p] else m[p]
-        if m.min() >= threshold:
+        if _all_reach(m, threshold):
             return True
     return False
 
@@ -280,12 +306,13 @@ def _columns(table, chosen):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it would hide the order of early exits
-    tables, ids, present, alive_mask, curve, search, ceiling, every
+    tables, h, ids, present, alive_mask, curve, search, ceiling, every
 ):
     """Rank all patterns of one substation by rho^2.
 
     Args:
         tables: `Tables` of the substation.
+        h: [O, L] response of all lines to each outage, everything merged to one bus, of the dtype of `curve`.
         ids: [2^(E-1)] catalogue id of a pattern, -1 where there is none.
         present: Present pattern on the elements of `alive_mask` (full pattern, bit 0 included); it and its complement
             are left out.
@@ -298,7 +325,7 @@ def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it w
     Returns:
         values [keep] and ids [keep] of the best, unordered; ids -1 where fewer exist.
     """
-    f64, h64, numerator, sum_b, gram, D, outage_numerator, kind = tables
+    f64, numerator, sum_b, gram, D, outage_numerator, kind = tables
     outages, limit = search.outages, search.limit
     n_el, n_line, n_out = kind.size, f64.size, outages.size
     bits = n_el - 1
@@ -306,7 +333,7 @@ def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it w
     high = bits - low
     n_low, n_high = 1 << low, 1 << high
     dt = curve.dtype
-    f, h = f64.astype(dt), h64.T.copy().astype(dt)
+    f = f64.astype(dt)
     sums = np.empty((2, 3, max(n_low, n_high)))  # numerator, sum_b, gram of low and high halves
     counts = np.empty((2, 2, max(n_low, n_high)))  # branches and injections moved
     branch, inject = (kind == 1).astype(np.float64), (kind == 2).astype(np.float64)
@@ -335,6 +362,7 @@ def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it w
     best, best_ids = np.full(search.keep, HUGE, dt), np.full(search.keep, -1, np.int32)
     all_m, all_delta, all_inverse = np.empty(n_low, dt), np.empty(n_low, dt), np.empty(n_low, dt)
     all_g, all_e, everywhere = np.empty(n_low, dt), np.empty(n_low, dt), np.arange(n_low)
+    worst = np.empty(n_low, dt)
     weights, cross = np.zeros(n_el), np.empty(n_low)
     for hi in range(n_high):
         m, delta, inverse, g, e = all_m, all_delta, all_inverse, all_g, all_e
@@ -370,17 +398,27 @@ def rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it w
                 inverse[lo] = 1.0 / denominator
                 delta[lo] = (sums[0, 0, lo] + sums[1, 0, hi]) / denominator
         threshold = min(best[0], ceiling) if every.size == 0 else dt.type(np.inf)
-        if m.min() >= threshold:
+        if _all_reach(m, threshold):
             continue
+        if n_out > 0:  # the worst outage first: it alone is enough to give up most blocks
+            k = outages[0]
+            worst[:] = m
+            _outage_scalars(
+                worst, delta, inverse, low_out[0], high_out[0, hi], low_D[k], high_D[hi, k], f[k], h[0, k], g, e
+            )
+            lines = search.outage_lines[0]
+            if _outage_pass(worst, g, e, k, low_D, high_D[hi], f, h[0], curve, lines, threshold):
+                continue
         if _flow_pass(m, delta, low_D, high_D[hi], f, curve, search.lines, threshold):
             continue
         if n_out > 0:
             for lo in range(n_low):
                 if limit * limit <= m[lo] < HUGE:
                     m[lo] = (np.sqrt(m[lo]) + CERTAIN) ** 2
+                m[lo] = worst[lo] if worst[lo] > m[lo] else m[lo]
         places, count, left_D = everywhere, n_low, low_D
         given_up = False
-        for o in range(n_out):
+        for o in range(1, n_out):
             chosen = np.flatnonzero(m[:count] < threshold)
             given_up = chosen.size == 0
             if given_up:
@@ -417,6 +455,7 @@ def rank_substations(wanted, layout, lin, search, zero, every):  # type: ignore[
     # the best of all so far: what is worse than the last of them is of no use
     together, unnamed = np.full(search.most, HUGE, zero.dtype), np.zeros(search.most, np.int32)
     sizes = layout.pattern_ptr[wanted + 1] - layout.pattern_ptr[wanted]
+    whole = lin.H[:, search.outages].T.copy().astype(zero.dtype)  # what a substation that is not split does not change
     for at in np.argsort(-sizes, kind="mergesort"):  # the largest choice first: it lowers the ceiling most
         s = wanted[at]
         own = layout.pattern_ids[layout.pattern_ptr[s] : layout.pattern_ptr[s + 1]]
@@ -430,11 +469,13 @@ def rank_substations(wanted, layout, lin, search, zero, every):  # type: ignore[
                 alive |= 1 << e
                 if lin.topo[elements[e]] == 2:
                     present |= 1 << e
-        tables = substation_tables(s, layout, lin, merge(s, layout, lin), search.outages)
+        merging = merge(s, layout, lin)
+        tables = substation_tables(s, layout, lin, merging, search.outages)
+        h = _merged_responses(lin, merging, search.outages, zero) if merging.split else whole
         ceiling = np.nextafter(together[0], huge) if search.most > 0 else huge  # ties with the worst are kept
-        values[at], ids[at] = rank_substation(tables, own, present, alive, curve, search, ceiling, every)
+        values[at], ids[at] = rank_substation(tables, h, own, present, alive, curve, search, ceiling, every)
         if values[at].max() < ceiling < huge:  # full: which of the equals stay depends on all that came before them
-            values[at], ids[at] = rank_substation(tables, own, present, alive, curve, search, huge, every)
+            values[at], ids[at] = rank_substation(tables, h, own, present, alive, curve, search, huge, every)
         for value in values[at]:
             if search.most > 0 and value < together[0]:
                 _sift(together, unnamed, value, 0)
@@ -442,53 +483,57 @@ def rank_substations(wanted, layout, lin, search, zero, every):  # type: ignore[
 
 
 @njit(cache=True)
-def split_rows(s, layout, lin, masks, outages):  # type: ignore[no-untyped-def]
-    """The low-rank change of some patterns of substation s: its merging, then a splitting.
+def split_rows(of, masks, layout, lin, outages):  # type: ignore[no-untyped-def]
+    """The low-rank change of some patterns: the merging of their substation, then a splitting.
 
     Args:
-        masks: [n] full patterns (elements out of service are ignored).  outages: [O] lines of the responses.
+        of: [n] substations.  masks: [n] full patterns (elements out of service are ignored).
+        outages: [O] lines of the responses.
 
     Returns:
         f [n, L] flows after; D [n, 2, L] and R [n, 2, O], whose products are added to H; usable [n].
     """
-    merging = merge(s, layout, lin)
-    f, h, numerator, sum_b, gram, D, outage_numerator, kind = substation_tables(s, layout, lin, merging, outages)
-    n, n_el, n_line, n_out = masks.size, kind.size, f.size, outages.size
+    n, n_line, n_out = masks.size, lin.b.size, outages.size
     flows, usable = np.zeros((n, n_line)), np.zeros(n, np.bool_)
     change, response = np.zeros((n, 2, n_line)), np.zeros((n, 2, n_out))
-    n_branch, n_inject = (kind == 1).sum(), (kind == 2).sum()
-    second = s + layout.n_sub
-    scale = np.sqrt(max(0.0, lin.X[s, s] - 2.0 * lin.X[s, second] + lin.X[second, second]))  # of merging.row
-    for i in range(n):
-        flows[i] = f
-        change[i, 1] = merging.D
-        for o in range(n_out):
-            k = outages[o]
-            if merging.split and lin.node_or[k] >= 0:
-                response[i, 1, o] = scale * (merging.row[lin.node_or[k]] - merging.row[lin.node_ex[k]])
-        branches = injections = 0
-        total = susceptance = quadratic = 0.0
-        for e in range(n_el):
-            if masks[i] >> e & 1 == 0:
-                continue
-            branches += kind[e] == 1
-            injections += kind[e] == 2
-            total += numerator[e]
-            susceptance += sum_b[e]
-            for other in range(n_el):
-                if masks[i] >> other & 1:
-                    quadratic += gram[e, other]
-        if branches == 0 or branches == n_branch:
-            usable[i] = injections == 0 if branches == 0 else injections == n_inject
-            continue
-        denominator = susceptance - quadratic
-        if denominator <= DENOMINATOR * susceptance:
-            continue
-        usable[i] = True
-        for e in range(n_el):
-            if masks[i] >> e & 1:
-                change[i, 0] += D[e]
-                for o in range(n_out):
-                    response[i, 0, o] += outage_numerator[o, e] / denominator
-        flows[i] += total / denominator * change[i, 0]
+    for s in np.unique(of):
+        merging = merge(s, layout, lin)
+        tables = substation_tables(s, layout, lin, merging, outages)
+        second = s + layout.n_sub
+        scale = np.sqrt(max(0.0, lin.X[s, s] - 2.0 * lin.X[s, second] + lin.X[second, second]))  # of merging.row
+        merged = scale * _drops(lin, merging, outages)
+        for i in np.flatnonzero(of == s):
+            flows[i], change[i, 1], response[i, 1] = tables.f, merging.D, merged
+            usable[i] = _split(masks[i], tables, flows[i], change[i, 0], response[i, 0])
     return flows, change, response, usable
+
+
+@njit(cache=True)
+def _split(mask, tables, flows, change, response):  # type: ignore[no-untyped-def]
+    """Add what the splitting of a merged substation does to flows [L], D [L] and R [O]; whether it is usable."""
+    _, numerator, sum_b, gram, D, outage_numerator, kind = tables
+    n_branch, n_inject = (kind == 1).sum(), (kind == 2).sum()
+    branches = injections = 0
+    total = susceptance = quadratic = 0.0
+    for e in range(kind.size):
+        if mask >> e & 1 == 0:
+            continue
+        branches += kind[e] == 1
+        injections += kind[e] == 2
+        total += numerator[e]
+        susceptance += sum_b[e]
+        for other in range(kind.size):
+            if mask >> other & 1:
+                quadratic += gram[e, other]
+    if branches == 0 or branches == n_branch:
+        return injections == 0 if branches == 0 else injections == n_inject
+    denominator = susceptance - quadratic
+    if denominator <= DENOMINATOR * susceptance:
+        return False
+    for e in range(kind.size):
+        if mask >> e & 1:
+            change += D[e]
+            for o in range(response.size):
+                response[o] += outage_numerator[o, e] / denominator
+    flows += total / denominator * change
+    return True

@@ -222,6 +222,28 @@ def _pair_sums(pairs, out):  # type: ignore[no-untyped-def]
                 out[(1 << i) + m, c] = total
 
 
+@njit(cache=True)
+def _subset_rows(values, out):  # type: ignore[no-untyped-def]
+    """As `_subset_sums`, the other way round: values [bits, C], out [C, 2^bits] of any precision."""
+    sums = np.empty(out.shape[1])
+    for c in range(values.shape[1]):
+        sums[0] = 0.0
+        for i in range(values.shape[0]):
+            size, value = 1 << i, values[i, c]
+            for m in range(size):
+                sums[size + m] = sums[m] + value
+        out[c] = sums
+
+
+@njit(cache=True)
+def _all_reach(m, threshold):  # type: ignore[no-untyped-def]
+    """Whether no value is below the threshold; counted to the end, which the compiler vectorises."""
+    below = 0
+    for p in range(m.size):
+        below += 1 if m[p] < threshold else 0
+    return below == 0
+
+
 @njit(cache=True, fastmath=FAST)
 def _current_pass(m, turn, lift, low, high, F, lines, threshold):  # type: ignore[no-untyped-def]
     """m = max(m, rho^2 of `lines`) for a block of patterns [P]; true when all of them exceed the threshold."""
@@ -236,7 +258,7 @@ def _current_pass(m, turn, lift, low, high, F, lines, threshold):  # type: ignor
                 w = g + turn[p] * (g_turn[p] + c) + lift[p] * (g_lift[p] + d)
                 value = t * t + w * w
                 m[p] = value if value > m[p] else m[p]
-        if m.min() >= threshold:
+        if _all_reach(m, threshold):
             return True
     return False
 
@@ -279,13 +301,8 @@ def _rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it 
     _pair_sums(pairs[1 : 1 + low, 1 : 1 + low], low_pairs)
     _pair_sums(pairs[1 + low :, 1 + low :], high_pairs)
     per_line = D.copy().reshape(n_el, n_line * 4)
-    sums = np.empty((n_low, n_line * 4))
-    _subset_sums(per_line[1 : 1 + low], sums)
     low_D = np.empty((n_line, 4, n_low), dt)
-    for m_low in range(n_low):
-        for line in range(n_line):
-            for c in range(4):
-                low_D[line, c, m_low] = sums[m_low, 4 * line + c]
+    _subset_rows(per_line[1 : 1 + low], low_D.reshape(n_line * 4, n_low))
     high_sums = np.empty((n_high, n_line * 4))
     _subset_sums(per_line[1 + low :], high_sums)
     high_D = high_sums.astype(dt).reshape(n_high, n_line, 4)
@@ -353,7 +370,7 @@ def _rank_substation(  # type: ignore[no-untyped-def] # noqa: C901 - cutting it 
                 turn[lo] = (d * active - b * reactive) / determinant
                 lift[lo] = (a * reactive - c * active) / determinant
         threshold = dt.type(-heap[0][0]) if every.size == 1 else dt.type(np.inf)
-        if m.min() >= threshold:
+        if _all_reach(m, threshold):
             continue
         if _current_pass(m, turn, lift, low_D, high_D[hi], F, lines, threshold):
             continue

@@ -152,20 +152,21 @@ class Screen:
             np.ones(n, bool),
         )
         kinds = self.catalogue.kind[chosen]
-        for i in np.flatnonzero(kinds == LINE):
-            self._switch(lin, int(chosen[i]), outages, rows, int(i))
-        partitions = np.flatnonzero(kinds == SUBSTATION)
-        of = self.catalogue.substation[chosen[partitions]]
+        switches, partitions = np.flatnonzero(kinds == LINE), np.flatnonzero(kinds == SUBSTATION)
+        opens = (chosen[switches] - 1) % PER_LINE == 0
+        self._open(lin, chosen[switches[opens]], outages, rows, switches[opens])
+        for i in switches[~opens]:
+            self._close(lin, int(chosen[i]), outages, rows, int(i))
+        if not partitions.size:
+            return rows
+        of = self.catalogue.substation[chosen[partitions]].astype(np.int64)
         masks = self._patterns[chosen[partitions]]
         if reconnected:
             after = topologies_after(self.model, self.catalogue, lin.state.topo, chosen[partitions], reconnected)
             masks = self._masks(of, after)
-        for s in np.unique(of):
-            mine = of == s
-            at = partitions[mine]
-            rows.flows[at], rows.D[at], rows.R[at], rows.usable[at] = kernels.split_rows(
-                int(s), self._layout, lin.arrays(), masks[mine], outages
-            )
+        rows.flows[partitions], rows.D[partitions], rows.R[partitions], rows.usable[partitions] = kernels.split_rows(
+            of, masks, self._layout, lin.arrays(), outages
+        )
         return rows
 
     def _masks(self, substations: NDArray, after: NDArray) -> NDArray[np.int64]:
@@ -176,45 +177,47 @@ class Screen:
             masks[i] = (after[i, elements] == 2) @ (1 << np.arange(elements.size))
         return masks
 
-    def _switch(self, lin: Linearisation, action_id: int, outages: IntArray, rows: Rows, i: int) -> None:
-        """One line opened, or closed on a pair of buses."""
+    def _open(self, lin: Linearisation, ids: NDArray, outages: IntArray, rows: Rows, at: NDArray) -> None:
+        """Lines opened: the rows `at` of ids [n]; nothing changes where a line is out of service already."""
+        lines = self.catalogue.line[ids].astype(np.int64)
+        alive = lin.alive[lines]
+        lines, at = lines[alive], at[alive]
+        H = lin.factors.H
+        room, flow = 1.0 - H[lines, lines], 0.5 * (lin.state.p_or[lines] - lin.state.p_ex[lines])
+        whole = room >= kernels.MIN_ROOM  # else open at one end already, or the only way to something
+        rows.usable[at[~whole]] = np.abs(flow[~whole]) < kernels.CUT_OFF
+        rows.flows[at[~whole], lines[~whole]] = 0.0
+        lines, at, room, flow = lines[whole], at[whole], room[whole, None], flow[whole, None]
+        change = H.T[lines]
+        change[np.arange(lines.size), lines] -= 1.0
+        rows.flows[at] += flow / room * change
+        rows.flows[at, lines] = 0.0
+        rows.D[at, 0] = change
+        rows.R[at, 0] = H[np.ix_(lines, outages)] / room
+
+    def _close(self, lin: Linearisation, action_id: int, outages: IntArray, rows: Rows, i: int) -> None:
+        """One line closed on a pair of buses."""
         line, column = int(self.catalogue.line[action_id]), (action_id - 1) % PER_LINE
-        X, H = lin.factors.X, lin.factors.H
-        node_or, node_ex = lin.factors.node_or, lin.factors.node_ex
-        if column == 0:
-            if not lin.alive[line]:
-                return
-            room = 1.0 - H[line, line]
-            flow = 0.5 * (lin.state.p_or[line] - lin.state.p_ex[line])
-            if room < kernels.MIN_ROOM:  # open at one end already, or the only way to something
-                rows.usable[i] = abs(flow) < kernels.CUT_OFF
-                rows.flows[i, line] = 0.0
-                return
-            change = H[:, line].copy()
-            change[line] -= 1.0
-            rows.flows[i] += flow / room * change
-            rows.flows[i, line] = 0.0
-            rows.R[i, 0] = H[line, outages] / room
-        else:
-            if lin.alive[line]:
-                return
-            bus_or, bus_ex = divmod(column - 1, 2)
-            a = self.model.line_or_sub[line] + self.model.n_sub * bus_or
-            c = self.model.line_ex_sub[line] + self.model.n_sub * bus_ex
-            if not (lin.factors.active[a] and lin.factors.active[c]):
-                return  # a dangling line carries nothing
-            x = X[a] - X[c]
-            resistance = 1.0 / self.model.susceptance[line] + x[a] - x[c]
-            change = np.where(lin.alive, -lin.factors.b * (x[node_or] - x[node_ex]), 0.0)
-            change[line] = 1.0
-            rows.flows[i] += lin.angle(int(a), int(c)) / resistance * change
-            on = node_or[outages] >= 0
-            k = outages[on]
-            rows.R[i, 0, on] = (x[node_or[k]] - x[node_ex[k]]) / resistance
-            # its own loss afterwards: H has no column for a line out of service
-            own = outages == line
-            rows.R[i, 0, own] = (x[a] - x[c]) / resistance - 1.0
-            rows.D[i, 1, line], rows.R[i, 1, own] = 1.0, 1.0
+        if lin.alive[line]:
+            return
+        X, node_or, node_ex = lin.factors.X, lin.factors.node_or, lin.factors.node_ex
+        bus_or, bus_ex = divmod(column - 1, 2)
+        a = self.model.line_or_sub[line] + self.model.n_sub * bus_or
+        c = self.model.line_ex_sub[line] + self.model.n_sub * bus_ex
+        if not (lin.factors.active[a] and lin.factors.active[c]):
+            return  # a dangling line carries nothing
+        x = X[a] - X[c]
+        resistance = 1.0 / self.model.susceptance[line] + x[a] - x[c]
+        change = np.where(lin.alive, -lin.factors.b * (x[node_or] - x[node_ex]), 0.0)
+        change[line] = 1.0
+        rows.flows[i] += lin.angle(int(a), int(c)) / resistance * change
+        on = node_or[outages] >= 0
+        k = outages[on]
+        rows.R[i, 0, on] = (x[node_or[k]] - x[node_ex[k]]) / resistance
+        # its own loss afterwards: H has no column for a line out of service
+        own = outages == line
+        rows.R[i, 0, own] = (x[a] - x[c]) / resistance - 1.0
+        rows.D[i, 1, line], rows.R[i, 1, own] = 1.0, 1.0
         rows.D[i, 0] = change
 
     def rho(self, lin: Linearisation, rows: Rows) -> FloatArray:
