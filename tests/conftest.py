@@ -72,4 +72,4 @@ def test_data() -> Path:
     folder = os.environ.get("ACE_TEST_DATA")
     if not folder:
         pytest.skip("ACE_TEST_DATA is not set: it names the folder of development data sets")
-    return Path(folder)
+    return Path(folder).resolve()  # as data sets are named
