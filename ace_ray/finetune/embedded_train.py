@@ -20,6 +20,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -39,6 +40,7 @@ from ace_ray.finetune.examples import Example, LabelledCase, Variation, make_exa
 from ace_ray.finetune.label_files import read_cases, read_episodes, read_meta
 from ace_ray.finetune.sft import collate, encode_chat, reply_loss
 from ace_ray.finetune.synthetic import SyntheticCases, copying_lesson
+from llm_service.published import SHIPPED
 
 log = logging.getLogger(__name__)
 
@@ -298,6 +300,7 @@ def build(
     held_out = [c for c in read_cases(labels, "validation") if c.outcomes][:most_held_out]
     figures = evaluate_model(model, tokenizer, held_out, device) if held_out else {}
     size = save_model(model, tokenizer, out)
+    shutil.rmtree(out / SHIPPED, ignore_errors=True)  # adapters of the weights that these replace
     record = {
         "recipe": asdict(recipe),
         "shape": asdict(shape),

@@ -148,6 +148,7 @@ def test_training_needs_neither_grid_nor_ray_nor_pyarrow(tmp_path):
     """The stage runs on a bare GPU machine: label rows packed as JSON lines, torch, transformers, nothing else."""
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "meta.json").write_text(json.dumps({"critic_system": "You review the decisions."}))
+    (tmp_path / "out" / "adapters" / "critic-v1").mkdir(parents=True)  # of the weights that are replaced
     script = f"""
 import sys
 class Block:
@@ -161,4 +162,5 @@ main(["--labels", r"{tmp_path / "labels"}", "--out", r"{tmp_path / "out"}", "--d
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=400)
     assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert not (tmp_path / "out" / "adapters").exists()
     assert json.loads((tmp_path / "out" / "training.json").read_text())["recipe"]["examples"] == 4
