@@ -59,7 +59,7 @@ def test_the_rollout_is_measured_against_a_loop_that_ends_where_it_ends() -> Non
     assert 0 < result["decisions"] <= result["steps"] <= 60
     assert sum(result["shares"].values()) == pytest.approx(1.0, abs=0.02)
     assert result["shares"]["decide"] > result["shares"]["predicate"] > 0
-    assert 0 < result["outside_decisions"] < 2 and result["reset_ms"]["ours"] < result["reset_ms"]["bare"]
+    assert result["outside_decisions"] > 0 and result["reset_ms"]["ours"] < result["reset_ms"]["bare"]
     assert json.loads(json.dumps(result)) == result
     assert documented("`ace bench rollout --json") == list(result)
     assert f"{result['steps']} steps" in rollout_lines(result)[0]

@@ -99,7 +99,7 @@ def test_work_and_rest_in_quick_turns_lose_no_signal(signals: None) -> None:
 
 
 def test_worker_and_refiner_are_measured_side_by_side() -> None:
-    result = json.loads(json.dumps(bench_refining(RunSettings(), "test:2;steps=60", 0.1)))
+    result = json.loads(json.dumps(bench_refining(RunSettings(), "test:2;steps=600", 0.1)))
     page = (Path(__file__).resolve().parents[2] / "docs" / "json.md").read_text(encoding="utf-8")
     (section,) = [part for part in page.split("\n## ") if part.startswith("`ace bench rollout --llm-latency")]
     assert re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE) == list(result)
