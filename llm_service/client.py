@@ -22,7 +22,7 @@ from llm_service.adapters import AdapterRef
 from llm_service.admission import first_line
 from llm_service.errors import AdapterError, DeadlineExceeded, LLMServiceError, ReplicaLost
 from llm_service.protocol import Failure, Messages, Priority, ReplicaReport, Reply, Request
-from llm_service.published import PublishedVersions, shipped
+from llm_service.published import PublishedVersions
 from llm_service.settings import EngineSettings, ServiceSettings
 
 _WARM_UP: Messages = ({"role": "user", "content": "ready?"},)
@@ -252,5 +252,4 @@ def open_client(settings: ServiceSettings) -> Client:
         from llm_service.endpoint import EndpointClient
 
         return EndpointClient(settings)
-    served = settings.engine.versions != "off"
-    return LocalClient(settings.engine, shipped(settings.engine.model_dir()) if served else None, settings)
+    return LocalClient(settings.engine, settings.engine.shipped(), settings)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from llm_service.adapters import check_safetensors, model_fingerprint, verify
 from llm_service.errors import ModelError
-from llm_service.published import PublishedVersions, shipped
+from llm_service.published import PublishedVersions
 from llm_service.settings import EngineSettings
 
 _PROCESS_GIB = 1.3  # frontend and engine process with vLLM and torch imported, measured
@@ -45,7 +45,7 @@ def check_model(settings: EngineSettings) -> Path:
             f"engine.max_model_len={settings.max_model_len}, but {directory.name} was made for {positions} tokens",
             f"set engine.max_model_len to {positions} or less",
         )
-    shelf = shipped(directory) if settings.versions != "off" else None
+    shelf = settings.shipped()
     for ref in PublishedVersions(shelf).all().values() if shelf else ():
         verify(ref, base_model=model_fingerprint(directory), max_rank=settings.max_lora_rank)
     return directory

@@ -63,9 +63,8 @@ class PublishedVersions:
             self._stamp = stamp
         return dict(self._refs)
 
-    def begin_with(self, model_dir: Path) -> None:
-        """Copy and publish what ships with the model, where nothing has been published here yet."""
-        source = shipped(model_dir)
+    def begin_with(self, source: Path | None) -> None:
+        """Copy and publish what ships with a model (`shipped`), where nothing has been published here yet."""
         if source is None or self._file.exists():
             return
         for ref in PublishedVersions(source).all().values():

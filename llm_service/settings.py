@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from llm_service.published import shipped
+
 EMBEDDED = Path(__file__).parent / "models" / "embedded"
 
 
@@ -56,6 +58,10 @@ class EngineSettings(_Settings):
         if self.adapters == "auto":
             return "merged" if self.device == "cpu" else "lora"
         return self.adapters
+
+    def shipped(self) -> Path | None:
+        """The versions that ship with the model; None where there are none, or none are served."""
+        return None if self.versions == "off" else shipped(self.model_dir())
 
     def model_dir(self) -> Path:
         """Directory of the base model; 'embedded' is the one shipped with this package."""

@@ -88,8 +88,7 @@ class Refinement:
         if settings.llm.endpoint.url:
             log.info("the language model is %s at %s", settings.llm.endpoint.model, settings.llm.endpoint.url)
             return
-        if settings.llm.engine.versions != "off":
-            self._published.begin_with(settings.llm.engine.model_dir())
+        self._published.begin_with(settings.llm.engine.shipped())
         log.info("starting the language model (%s)", settings.llm.engine.model)
         pool = ThreadPoolExecutor(1, thread_name_prefix="deploy")
         r = settings.resources

@@ -15,8 +15,7 @@ import numpy as np
 
 from ace_ray.finetune.examples import Example, random_date
 from ace_ray.language.critic import EpisodeStep, KeyStep, critic_reply, critic_user, suspects, suspects_text
-
-_MOST_EDITS = 4
+from ace_ray.language.schema import MAX_EDITS
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def critic_example(episode: LabelledEpisode, system: str) -> Example:
 
 
 def _reply(episode: LabelledEpisode) -> str:
-    edits = episode.edits[:_MOST_EDITS]
+    edits = episode.edits[:MAX_EDITS]
     end = "The grid survived." if episode.survived else f"The grid went black after {episode.steps_played:,} steps."
     end += f" {suspects_text(episode.keys)}"
     lowered = [i for i, level in edits if level < 0]
@@ -75,7 +74,7 @@ def blamed(keys: Sequence[KeyStep]) -> list[tuple[int, float]]:
 
     Of replayed episodes with one known bad decision this finds it more often than the points behind or the climb of the
     loading do (docs/language-model.md)."""
-    return [(i, -2.0 if n == 0 else -1.0) for n, i in enumerate(suspects(keys)[:_MOST_EDITS])]
+    return [(i, -2.0 if n == 0 else -1.0) for n, i in enumerate(suspects(keys)[:MAX_EDITS])]
 
 
 def synthetic_episode(rng: np.random.Generator, brief: bool = False) -> LabelledEpisode:

@@ -33,7 +33,7 @@ def built(tmp_path_factory):
 
 def test_the_adapter_is_a_version_that_a_run_begins_with(built, tmp_path):
     model, record = built
-    PublishedVersions(tmp_path).begin_with(model)
+    PublishedVersions(tmp_path).begin_with(shipped(model))
     ref = PublishedVersions(tmp_path).current("critic")
     assert ref is not None and ref.version == 1
     manifest = verify(ref, base_model=model_fingerprint(model), max_rank=16)

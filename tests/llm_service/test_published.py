@@ -69,7 +69,7 @@ def _model_with_versions(model: Path) -> Path:
 def test_a_run_begins_with_a_copy_of_what_ships_with_its_model(tmp_path: Path) -> None:
     model, run = _model_with_versions(tmp_path / "model"), tmp_path / "adapters"
     assert shipped(model) == model / SHIPPED
-    PublishedVersions(run).begin_with(model)
+    PublishedVersions(run).begin_with(shipped(model))
     shutil.rmtree(model)  # the run has all it needs
     published = PublishedVersions(run)
     assert published.current("critic") == _ref(run, "critic", 1)
@@ -80,7 +80,7 @@ def test_a_run_begins_with_a_copy_of_what_ships_with_its_model(tmp_path: Path) -
 def test_a_run_that_has_published_goes_on_with_its_own(tmp_path: Path) -> None:
     run = tmp_path / "adapters"
     PublishedVersions(run).flip(_ref(run, "critic", 5))
-    PublishedVersions(run).begin_with(_model_with_versions(tmp_path / "model"))
+    PublishedVersions(run).begin_with(shipped(_model_with_versions(tmp_path / "model")))
     assert PublishedVersions(run).all() == {"critic": _ref(run, "critic", 5)}
 
 
@@ -88,5 +88,5 @@ def test_a_model_without_versions_begins_a_run_with_none(tmp_path: Path) -> None
     (tmp_path / "model").mkdir()
     assert shipped(tmp_path / "model") is None
     published = PublishedVersions(tmp_path / "adapters")
-    published.begin_with(tmp_path / "model")
+    published.begin_with(shipped(tmp_path / "model"))
     assert published.all() == {}
