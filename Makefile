@@ -33,7 +33,7 @@ test: setup
 lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(PY) -m mypy ace_ray llm_service cluster
+	$(PY) -m mypy ace_ray llm_service
 	$(VENV)/bin/lint-imports
 
 format: setup

@@ -1,13 +1,14 @@
 """What the tests of many rooms share: one environment, one engine, one played episode."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ace_ray.config.grid import GridSettings
-from ace_ray.grid.environment import make_env
-from ace_ray.grid.scenario import Scenario, reset_to
+from ace_ray.grid.scenarios.environment import make_env
+from ace_ray.grid.scenarios.scenario import Scenario, reset_to
 
 TRACK1 = "l2rpn_neurips_2020_track1"
 
@@ -45,7 +46,7 @@ def engine(env, grid_settings):
 @pytest.fixture(scope="session")
 def catalogue(env):
     """The catalogue of `env`."""
-    from ace_ray.grid.catalogue import Catalogue
+    from ace_ray.grid.physics.catalogue import Catalogue
 
     return Catalogue.from_env(env)
 
@@ -73,3 +74,51 @@ def test_data() -> Path:
     if not folder:
         pytest.skip("ACE_TEST_DATA is not set: it names the folder of development data sets")
     return Path(folder).resolve()  # as data sets are named
+
+
+@pytest.fixture(scope="session")
+def short_settings(grid_settings):
+    """The default grid with a comparison horizon of 12 steps."""
+    return grid_settings.model_copy(
+        update={"compare": grid_settings.compare.model_copy(update={"horizon": 12, "first": 3})}
+    )
+
+
+@pytest.fixture(scope="session")
+def own_env(short_settings):
+    """An environment that only the comparator steps."""
+    environment = make_env(short_settings)
+    yield environment
+    environment.close()
+
+
+@pytest.fixture(scope="session")
+def own_engine(own_env, short_settings):
+    own_env.reset()
+    from ace_ray.grid.engine import DecisionEngine
+
+    return DecisionEngine(own_env, short_settings)
+
+
+@pytest.fixture()
+def comparator(own_env, own_engine, short_settings):
+    from ace_ray.refine.comparator import Comparator
+
+    return Comparator(own_env, own_engine, short_settings)
+
+
+@pytest.fixture(scope="session")
+def greedy_decisions(env, own_engine, short_settings, scenario):
+    """`[(snapshot, played id)]` of the first decisions of greedy on the scenario, capped at 600 steps."""
+    from ace_ray.agents.greedy import greedy_slot
+    from ace_ray.grid.decision_env import DecisionEnv
+
+    decision_env = DecisionEnv(env, own_engine, short_settings)
+    _, info = decision_env.reset(options={"scenario": replace(scenario, max_steps=600)})
+    found = []
+    while info["decision"] is not None and len(found) < 6:
+        slot = greedy_slot(info["decision"])
+        found.append((decision_env.snapshot(), int(info["decision"].ids[slot])))
+        info = decision_env.step(slot)[-1]
+    assert len(found) >= 3
+    return found

@@ -16,12 +16,6 @@ def greedy_slot(decision: Decision) -> int:
     return int(np.argmax(np.where(decision.mask, decision.score, -np.inf)))
 
 
-def standing(decision: Decision, slot: int) -> tuple[int, float]:
-    """How a slot stands beside greedy's: 1 + the legal slots of higher score, and the score by which the best leads."""
-    legal = decision.score[decision.mask]
-    return 1 + int((legal > decision.score[slot]).sum()), max(0.0, float(legal.max() - decision.score[slot]))
-
-
 class Greedy(RuleAgent):
     """Plays the legal slot of highest score."""
 

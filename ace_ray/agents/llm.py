@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from ace_ray.agents.base import RuleAgent
-from ace_ray.agents.rounds import legal_slot
 from ace_ray.config.grid import GridSettings
 from ace_ray.config.refine import LanguageSettings
 from ace_ray.grid.engine import Decision, DecisionEngine
@@ -48,14 +47,14 @@ class LanguageAgent(RuleAgent):
         id = self._proposal(observation, decision)
         if id is not None and id not in decision.ids:
             decision = self.engine.decide(observation, proposals=[id])
-        slot = None if id is None else legal_slot(decision, id)
+        slot = None if id is None else decision.legal_slot(id)
         self.unusable += slot is None
         return decision, slot or 0
 
     def choose(self, decision: Decision, observation: Any) -> int:
         """The slot of the proposal among those of a given decision; do-nothing where it has none."""
         id = self._proposal(observation, decision)
-        return (None if id is None else legal_slot(decision, id)) or 0
+        return (None if id is None else decision.legal_slot(id)) or 0
 
     def _proposal(self, observation: Any, decision: Decision) -> int | None:
         case = self._actor.case(observation, decision)

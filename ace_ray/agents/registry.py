@@ -14,7 +14,7 @@ from grid2op.Agent import BaseAgent
 
 from ace_ray.agents.base import OwnAgent
 from ace_ray.agents.baseline import DoNothing, Reconnect
-from ace_ray.agents.expert import Expert
+from ace_ray.agents.expert.expert import Expert
 from ace_ray.agents.greedy import Greedy, GreedyChecked
 from ace_ray.config.errors import AceError, ConfigError
 from ace_ray.config.grid import GridSettings

@@ -14,7 +14,7 @@ from ace_ray.config.load import load_settings
 from ace_ray.config.run import RunSettings
 
 if TYPE_CHECKING:
-    from ace_ray.coevolution.trained_table import Varied
+    from ace_ray.lab.bench.trained import Varied
 
 
 def train(args: argparse.Namespace) -> int:
@@ -95,9 +95,9 @@ def compare(args: argparse.Namespace) -> int:
 
 
 def doctor(args: argparse.Namespace) -> int:
+    from ace_ray.cluster.doctor import Check, examine, gpu_names, to_json
     from ace_ray.coevolution import resources, run_folder
-    from ace_ray.finetune.label_age import aged, remedy
-    from cluster.doctor import Check, examine, gpu_names, to_json
+    from ace_ray.finetune.held_out import aged, remedy
     from llm_service.settings import EMBEDDED
 
     settings = _settings(args)
@@ -140,7 +140,7 @@ def export(args: argparse.Namespace) -> int:
 
 
 def llm_build_embedded(args: argparse.Namespace) -> int:
-    from ace_ray.finetune.embedded import build_embedded, critic_embedded, replay_embedded
+    from ace_ray.lab.embedded.stages import build_embedded, critic_embedded, replay_embedded
 
     grid = _settings(args).grid
     if args.stage == "replay":
@@ -173,7 +173,7 @@ def llm_serve(args: argparse.Namespace) -> int:
 
 
 def llm_ask(args: argparse.Namespace) -> int:
-    from ace_ray.evaluation.ask import Question
+    from ace_ray.refine.ask import Question
     from llm_service.adapters import reference
     from llm_service.client import open_client
 
@@ -188,8 +188,8 @@ def llm_ask(args: argparse.Namespace) -> int:
 
 
 def llm_eval(args: argparse.Namespace) -> int:
-    from ace_ray.evaluation.exam_result import exam_lines, exam_result
-    from ace_ray.finetune.exam import Exam, make_states
+    from ace_ray.lab.exam.exam import Exam, make_states
+    from ace_ray.lab.exam.result import exam_lines, exam_result
     from llm_service.adapters import reference
     from llm_service.client import open_client
 
@@ -206,9 +206,9 @@ def llm_eval(args: argparse.Namespace) -> int:
 
 
 def llm_eval_critic(args: argparse.Namespace) -> int:
-    from ace_ray.evaluation.exam_result import critic_lines, critic_result
-    from ace_ray.finetune.critic_exam import CriticExam
-    from ace_ray.finetune.exam import make_states
+    from ace_ray.lab.exam.critic_exam import CriticExam
+    from ace_ray.lab.exam.exam import make_states
+    from ace_ray.lab.exam.result import critic_lines, critic_result
     from llm_service.adapters import reference
     from llm_service.client import open_client
 
@@ -241,7 +241,7 @@ def replay_verify(args: argparse.Namespace) -> int:
 
 
 def bench_screen(args: argparse.Namespace) -> int:
-    from ace_ray.grid.bench_screen import bench_screen, screen_lines
+    from ace_ray.lab.bench.screen import bench_screen, screen_lines
 
     grid = _settings(args).grid
     grid = grid.model_copy(update={"env": args.env}) if args.env else grid
@@ -252,13 +252,13 @@ def bench_screen(args: argparse.Namespace) -> int:
 
 
 def bench_rollout(args: argparse.Namespace) -> int:
-    from ace_ray.grid.bench import bench_rollout, rollout_lines
+    from ace_ray.lab.bench.rollout import bench_rollout, rollout_lines
 
     settings = _settings(args)
     grid = settings.grid
     grid = grid.model_copy(update={"env": args.env}) if args.env else grid
     if args.llm_latency is not None:
-        from ace_ray.coevolution.bench import bench_refining, refining_lines
+        from ace_ray.lab.bench.refining import bench_refining, refining_lines
 
         result = bench_refining(settings.model_copy(update={"grid": grid}), args.scenarios, args.llm_latency)
         lines = refining_lines(result)
@@ -271,11 +271,10 @@ def bench_rollout(args: argparse.Namespace) -> int:
 
 
 def bench_llm(args: argparse.Namespace) -> int:
-    from ace_ray.finetune.embedded_eval import deployed_case
-    from ace_ray.finetune.gate import load_gate
+    from ace_ray.finetune.held_out import deployed_case, load_gate
+    from ace_ray.lab.bench.llm import measure_service, speed_lines
     from ace_ray.language.prompts import actor_messages
     from ace_ray.language.schema import ACTOR_SCHEMA
-    from llm_service.bench import measure_service, speed_lines
     from llm_service.settings import EMBEDDED
 
     settings = _settings(args)
@@ -296,8 +295,8 @@ def bench_llm(args: argparse.Namespace) -> int:
 
 def bench_learner(args: argparse.Namespace) -> int:
     from ace_ray.grid.engine import DecisionEngine
-    from ace_ray.grid.environment import make_env
-    from ace_ray.learner.bench import measure_learner
+    from ace_ray.grid.scenarios.environment import make_env
+    from ace_ray.lab.bench.learner import measure_learner
 
     settings = _settings(args)
     engine = DecisionEngine(make_env(settings.grid), settings.grid)
@@ -305,19 +304,19 @@ def bench_learner(args: argparse.Namespace) -> int:
 
 
 def bench_refiners(args: argparse.Namespace) -> int:
-    from ace_ray.coevolution.trained_table import REFINERS
+    from ace_ray.lab.bench.trained import REFINERS
 
     return _trained(args, REFINERS)
 
 
 def bench_critics(args: argparse.Namespace) -> int:
-    from ace_ray.coevolution.trained_table import CRITICS
+    from ace_ray.lab.bench.trained import CRITICS
 
     return _trained(args, CRITICS)
 
 
 def _trained(args: argparse.Namespace, varied: "Varied") -> int:
-    from ace_ray.coevolution.trained_table import compare_trained
+    from ace_ray.lab.bench.trained import compare_trained
 
     found = compare_trained(
         varied,
@@ -334,7 +333,7 @@ def _trained(args: argparse.Namespace, varied: "Varied") -> int:
 
 
 def bench_grids(args: argparse.Namespace) -> int:
-    from ace_ray.evaluation.grids import AGENTS, GRIDS, PAGE, play_grids
+    from ace_ray.lab.bench.grids import AGENTS, GRIDS, PAGE, play_grids
 
     settings = _settings(args)
     play_grids(
@@ -373,7 +372,7 @@ def runs_list(args: argparse.Namespace) -> int:
 
 
 def cluster_start(args: argparse.Namespace) -> int:
-    from cluster import head
+    from ace_ray.cluster import head
 
     started = head.start(
         args.temp_dir or head.default_temp_dir(),
@@ -393,7 +392,7 @@ def cluster_start(args: argparse.Namespace) -> int:
 
 
 def cluster_stop(args: argparse.Namespace) -> int:
-    from cluster import head
+    from ace_ray.cluster import head
 
     folder = args.temp_dir or head.default_temp_dir()
     ended = head.stop(folder)
@@ -402,7 +401,7 @@ def cluster_stop(args: argparse.Namespace) -> int:
 
 
 def cluster_status(args: argparse.Namespace) -> int:
-    from cluster import head
+    from ace_ray.cluster import head
 
     found, told = head.status(args.temp_dir or head.default_temp_dir())
     print(f"{_addresses(found)}\n\n{told}")

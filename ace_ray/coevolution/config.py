@@ -39,7 +39,7 @@ class Grid:
         """
         # Imported here: every learner and runner unpickles the config, and a learner needs no simulator.
         from ace_ray.grid.engine import DecisionEngine
-        from ace_ray.grid.environment import make_env
+        from ace_ray.grid.scenarios.environment import make_env
 
         env = make_env(settings)
         try:

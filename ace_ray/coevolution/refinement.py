@@ -14,10 +14,9 @@ from ace_ray.coevolution.remote import ask
 from ace_ray.coevolution.run_folder import RunFolder
 from ace_ray.config.errors import ConfigError, ResourceError
 from ace_ray.config.run import RunSettings
-from ace_ray.finetune.label_age import warn_if_aged
-from ace_ray.finetune.seeds import Seed, read_seeds
+from ace_ray.finetune.held_out import Seed, read_seeds, warn_if_aged
+from ace_ray.refine.processes import ModelAddress, Refiners
 from ace_ray.replay.pending import PendingRefinement
-from ace_ray.rollout.refiners import ModelAddress, Refiners
 from llm_service import service
 from llm_service.endpoint import check_endpoint
 from llm_service.preflight import check_model

@@ -21,7 +21,7 @@ from ace_ray.coevolution.signals import Stopped, StopSignals
 from ace_ray.config.load import load_settings
 from ace_ray.config.paper import differences_text
 from ace_ray.config.run import RunSettings
-from ace_ray.finetune.seeds import Seed
+from ace_ray.finetune.held_out import Seed
 from ace_ray.monitoring.logging import log_to_file
 from ace_ray.replay.actor import start_replay
 from ace_ray.rollout.runner import RolloutRunner

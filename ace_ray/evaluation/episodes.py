@@ -16,7 +16,7 @@ from ace_ray.config.errors import DataError
 from ace_ray.evaluation.figures import action_figure
 from ace_ray.evaluation.play import Played
 from ace_ray.evaluation.result import plain_name
-from ace_ray.grid.scenario import Scenario
+from ace_ray.grid.scenarios.scenario import Scenario
 
 
 def episode_folder(folder: str | os.PathLike[str], agent: str) -> Path:

@@ -18,10 +18,10 @@ from ace_ray.evaluation.player import EpisodeJob, Outcome, Playable, StatisticsJ
 from ace_ray.evaluation.pool import Pool
 from ace_ray.evaluation.result import Episode, Evaluation, percentiles
 from ace_ray.evaluation.scores import COSTS, Statistics, check_costs, statistics_file
-from ace_ray.grid.catalogue import Catalogue
-from ace_ray.grid.environment import make_env
-from ace_ray.grid.scenario import Scenario
-from ace_ray.grid.scenario_sets import ScenarioSet, parse
+from ace_ray.grid.physics.catalogue import Catalogue
+from ace_ray.grid.scenarios.environment import make_env
+from ace_ray.grid.scenarios.scenario import Scenario
+from ace_ray.grid.scenarios.scenario_sets import ScenarioSet, parse
 
 VERSIONED = ("ace-ray", "grid2op", "lightsim2grid", "numpy", "torch")
 

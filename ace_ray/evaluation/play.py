@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from ace_ray.agents.base import OwnAgent
 from ace_ray.config.grid import GridSettings
 from ace_ray.evaluation.result import Episode, percentiles
-from ace_ray.grid.episode import is_blackout, is_refused, step_reward
-from ace_ray.grid.scenario import Scenario, episode_length, reset_to
+from ace_ray.grid.scenarios.episode import is_blackout, is_refused, step_reward
+from ace_ray.grid.scenarios.scenario import Scenario, episode_length, reset_to
 
 
 class Watcher(Protocol):

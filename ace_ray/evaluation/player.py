@@ -15,8 +15,8 @@ from ace_ray.evaluation.episodes import EpisodeRecorder, Painter
 from ace_ray.evaluation.play import Played, Watcher, play
 from ace_ray.evaluation.scores import CostMeter, Costs, Statistics, reconnecting_env, statistics
 from ace_ray.grid.engine import DecisionEngine
-from ace_ray.grid.environment import make_env
-from ace_ray.grid.scenario import Scenario
+from ace_ray.grid.scenarios.environment import make_env
+from ace_ray.grid.scenarios.scenario import Scenario
 
 Made = TypeVar("Made")
 

@@ -34,8 +34,8 @@ from grid2op.utils import ScoreL2RPN2020
 from ace_ray.config.errors import DataError
 from ace_ray.config.grid import GridSettings
 from ace_ray.evaluation.play import play
-from ace_ray.grid.environment import make_env
-from ace_ray.grid.scenario import Scenario
+from ace_ray.grid.scenarios.environment import make_env
+from ace_ray.grid.scenarios.scenario import Scenario
 
 # Cost functions of the two scores; their classes differ in nothing else.
 COSTS = {"score_2020": L2RPNSandBoxScore, "score_2022": L2RPNWCCI2022ScoreFun}

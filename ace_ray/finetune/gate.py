@@ -13,39 +13,31 @@ as the worst known action, as does a reply that does not parse, is illegal or re
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from ace_ray.agents import fate
-from ace_ray.config.errors import ModelError
 from ace_ray.config.refine import LanguageSettings
-from ace_ray.finetune.embedded_eval import Replier, deployed_case, proposal
-from ace_ray.finetune.examples import LabelledCase, outlasts
-from ace_ray.finetune.label_files import labelled_case, read_parquet
+from ace_ray.config.run import RunSettings
+from ace_ray.finetune.examples import outlasts
+from ace_ray.finetune.held_out import GateCase, Replier, chronic_of, deployed_case, proposal
+from ace_ray.grid.engine import DecisionEngine
+from ace_ray.grid.scenarios.environment import make_env
+from ace_ray.grid.scenarios.snapshot import Snapshot
+from ace_ray.language.actor import outcome
 from ace_ray.language.prompts import Message, actor_messages
-from ace_ray.language.reply import parse_actor
+from ace_ray.language.reply import parse_actor, resolve
 from ace_ray.language.schema import ACTOR_SCHEMA
 from ace_ray.language.view import Outcome
 from ace_ray.monitoring.statistics import interval
+from ace_ray.refine import outcome as fate
+from ace_ray.refine.comparator import Comparator
 from llm_service.adapters import AdapterRef
 from llm_service.errors import LLMServiceError
 from llm_service.protocol import LLM, Priority
-
-GATE_FILE = "gate.parquet"
-
-
-@dataclass(frozen=True)
-class GateCase:
-    """A held-out decision: its label, and the snapshot that rebuilds it."""
-
-    labelled: LabelledCase
-    snapshot: str
-
 
 Judge = Callable[[GateCase, str], Outcome | None]
 """How the action of a reply ends that names one outside the cache, None if it is not playable."""
@@ -98,41 +90,6 @@ class GateResult:
     def to_json(self) -> dict[str, Any]:
         """Plain types."""
         return asdict(self)
-
-
-def load_gate(folder: Path, count: int, language: LanguageSettings) -> list[GateCase]:
-    """The first `count` gate decisions of a model directory.
-
-    Args:
-        folder: where `gate.parquet` lies.
-        count: `FinetuneSettings.gate_snapshots`.
-        language: what the run's prompts show of a candidate, and how many of them besides do-nothing.
-
-    Raises:
-        ModelError: the file is missing, or holds fewer decisions.
-    """
-    path = folder / GATE_FILE
-    if not path.is_file():
-        raise ModelError(
-            f"{path} is missing: there are no held-out decisions to judge an adapter by",
-            "build it with `ace llm build-embedded --stage files`",
-        )
-    rows = read_parquet(path)
-    if len(rows) < count:
-        raise ModelError(
-            f"{path} holds {len(rows)} decisions, the gate asks for {count}",
-            "lower finetune.gate_snapshots or label more validation scenarios",
-        )
-    return [GateCase(_shown(labelled_case(row), language), row["snapshot"]) for row in rows[:count]]
-
-
-def _shown(labelled: LabelledCase, language: LanguageSettings) -> LabelledCase:
-    kept = labelled.case.candidates[: language.candidates + 1] if language.candidates else ()
-    played = labelled.played
-    if not language.danger:
-        kept = tuple(replace(candidate, danger=-1) for candidate in kept)
-        played = replace(played, danger=-1)
-    return replace(labelled, case=replace(labelled.case, candidates=kept), played=played)
 
 
 def answers(cases: Sequence[GateCase], replies: Sequence[str], judge: Judge | None = None) -> Answers:
@@ -201,11 +158,6 @@ def run_gate(
     )
 
 
-def chronic_of(snapshot: str) -> str:
-    """The chronic of a snapshot's scenario: decisions that share one are no independent draws."""
-    return str(json.loads(snapshot).get("scenario", {}).get("chronic", ""))
-
-
 def _mean(values: np.ndarray) -> float:
     return round(float(values.mean()), 4)
 
@@ -245,3 +197,31 @@ def client_replier(client: LLM, adapter: AdapterRef | None, settings: LanguageSe
             return list(pool.map(one, chats))
 
     return reply
+
+
+@contextlib.contextmanager
+def live_judge(settings: RunSettings) -> Iterator[Judge]:
+    """A judge whose environment is made when the first reply needs it (some seconds, about 400 MB)."""
+    made: list[Comparator] = []
+
+    def comparator() -> Comparator:
+        if not made:
+            env = make_env(settings.grid)
+            made.append(Comparator(env, DecisionEngine(env, settings.grid), settings.grid))
+        return made[0]
+
+    def judge(case: GateCase, reply: str) -> Outcome | None:
+        compare = comparator()
+        snapshot = Snapshot.from_json(case.snapshot)
+        catalogue = compare.engine.catalogue
+        legal = catalogue.legal(compare.observation(snapshot))
+        action = resolve(reply, deployed_case(case.labelled), catalogue, legal).playable
+        if action is None:
+            return None
+        return outcome(compare.fate(snapshot, action))
+
+    try:
+        yield judge
+    finally:
+        for compare in made:
+            compare.rebuilder.env.close()

@@ -21,11 +21,10 @@ from ace_ray.config.errors import DataError
 from ace_ray.config.load import load_settings
 from ace_ray.config.run import RunSettings
 from ace_ray.finetune.dataset import draw, read_lessons
-from ace_ray.finetune.gate import GateCase, Judge, client_replier, load_gate, run_gate
-from ace_ray.finetune.label_age import warn_if_aged
-from ace_ray.finetune.publish import new_version, publish, seal
+from ace_ray.finetune.gate import Judge, client_replier, live_judge, run_gate
+from ace_ray.finetune.held_out import GateCase, load_gate, warn_if_aged
 from ace_ray.finetune.train import train_adapter
-from llm_service.adapters import AdapterRef
+from llm_service.adapters import AdapterRef, next_version, version_dir, write_manifest
 from llm_service.errors import LLMServiceError
 from llm_service.protocol import LLM
 from llm_service.settings import EMBEDDED
@@ -156,7 +155,6 @@ def run_job(
         DataError, ModelError: see `finetune`.
     """
     settings = load_settings([run / "config.yaml"], overrides)
-    from ace_ray.finetune.live import live_judge
 
     warn_if_aged(EMBEDDED)
     with open_client(run, settings) as client, live_judge(settings) as judge:
@@ -210,3 +208,23 @@ def _write(adapters: Path, record: dict[str, Any]) -> None:
     part = path.with_suffix(".part")
     part.write_text(json.dumps(record, indent=1))
     part.replace(path)
+
+
+def new_version(adapters: Path, role: str) -> tuple[int, Path]:
+    """Number and directory of the next version; refused ones keep theirs, so a number means one adapter for ever."""
+    version = next_version(adapters, role)
+    return version, version_dir(adapters, role, version)
+
+
+def seal(directory: Path, role: str, version: int, base: Path, extra: dict[str, Any]) -> AdapterRef:
+    """Write the manifest (hashes, base model, rank, data, seed, losses); the directory never changes afterwards."""
+    return write_manifest(directory, role=role, version=version, base_model=base, extra=extra)
+
+
+def publish(client: LLM, ref: AdapterRef) -> None:
+    """Make `ref` the version that its role is served with; running refiners pick it up at their next request.
+
+    Raises:
+        llm_service.errors.LLMServiceError: the version was refused or its warm-up failed; the former one stays.
+    """
+    client.publish(ref)

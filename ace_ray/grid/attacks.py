@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ace_ray.grid.game import GameRules
-from ace_ray.grid.model import FloatArray, IntArray
-from ace_ray.grid.security import attackable_lines
+from ace_ray.grid.physics.model import FloatArray, IntArray
+from ace_ray.grid.physics.security import attackable_lines
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ace_ray.config.grid import CandidateSettings, CriticalSettings
-from ace_ray.grid.catalogue import LINE, NOOP, Catalogue
-from ace_ray.grid.effect import topologies_after
-from ace_ray.grid.kernels import CERTAIN, ISLAND
-from ace_ray.grid.linear import Linearisation
-from ace_ray.grid.model import FloatArray, IntArray
-from ace_ray.grid.newton_kernels import Tangent
-from ace_ray.grid.screen import Screen
-from ace_ray.grid.security import Security
+from ace_ray.grid.physics.catalogue import LINE, NOOP, Catalogue
+from ace_ray.grid.physics.effect import topologies_after
+from ace_ray.grid.physics.kernels import CERTAIN, ISLAND
+from ace_ray.grid.physics.linear import Linearisation
+from ace_ray.grid.physics.model import FloatArray, IntArray
+from ace_ray.grid.physics.newton_kernels import Tangent
+from ace_ray.grid.physics.screen import Screen
+from ace_ray.grid.physics.security import Security
 
 MASKED_SCORE = np.float32(-1e9)
 RESOLUTION = 5  # decimals of a score: closer ones are ties, broken by elements moved, then by id

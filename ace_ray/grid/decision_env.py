@@ -13,9 +13,9 @@ import numpy as np
 
 from ace_ray.config.grid import GridSettings
 from ace_ray.grid.engine import Decision, DecisionEngine
-from ace_ray.grid.episode import is_blackout, is_refused, step_reward
-from ace_ray.grid.scenario import Scenario, episode_length, reset_to
-from ace_ray.grid.snapshot import Snapshot, rebuild
+from ace_ray.grid.scenarios.episode import is_blackout, is_refused, step_reward
+from ace_ray.grid.scenarios.scenario import Scenario, episode_length, reset_to
+from ace_ray.grid.scenarios.snapshot import Snapshot, rebuild
 
 
 class DecisionEnv(gymnasium.Env):

@@ -12,20 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ace_ray.config.grid import GridSettings
-from ace_ray.grid.ac_check import AcCheck
 from ace_ray.grid.attacks import Opponent
 from ace_ray.grid.candidates import MASKED_SCORE, Candidates, Evaluation
-from ace_ray.grid.catalogue import LINE, Catalogue
-from ace_ray.grid.effect import topologies_after
 from ace_ray.grid.features import context_feature_names, context_features, slot_feature_names, slot_features
 from ace_ray.grid.game import GameRules
-from ace_ray.grid.kernels import ISLAND
-from ace_ray.grid.linear import FactorCache, Linearisation
-from ace_ray.grid.model import FloatArray, GridModel, GridState
-from ace_ray.grid.newton import tangent
+from ace_ray.grid.physics.ac_check import AcCheck
+from ace_ray.grid.physics.catalogue import LINE, Catalogue
+from ace_ray.grid.physics.effect import topologies_after
+from ace_ray.grid.physics.kernels import ISLAND
+from ace_ray.grid.physics.linear import FactorCache, Linearisation
+from ace_ray.grid.physics.model import FloatArray, GridModel, GridState
+from ace_ray.grid.physics.newton import tangent
+from ace_ray.grid.physics.screen import Screen
+from ace_ray.grid.physics.security import Security, attackable_lines
 from ace_ray.grid.rules import Rules
-from ace_ray.grid.screen import Screen
-from ace_ray.grid.security import Security, attackable_lines
 
 OVERLOADED, INSECURE = "overloaded", "insecure"
 
@@ -55,6 +55,16 @@ class Decision:
     rho_after: NDArray[np.float32]  # [K, L]
     rho_outage: NDArray[np.float32]  # [K, O] worst rho after each credible outage
     accompany: tuple[int, ...]  # reconnections that go along with do-nothing or a substation slot
+
+    def legal_slot(self, id: int) -> int | None:
+        """The legal slot of a catalogue id, None where there is none."""
+        slots = np.flatnonzero((self.ids == id) & self.mask)
+        return int(slots[0]) if slots.size else None
+
+    def standing(self, slot: int) -> tuple[int, float]:
+        """How a slot compares with greedy's: 1 + the number of legal slots of higher score, and the best one's lead."""
+        legal = self.score[self.mask]
+        return 1 + int((legal > self.score[slot]).sum()), max(0.0, float(legal.max() - self.score[slot]))
 
 
 class DecisionEngine:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ace_ray.grid.catalogue import LINE, NOOP, SUBSTATION, Catalogue
-from ace_ray.grid.kernels import ISLAND
-from ace_ray.grid.model import FloatArray, GridModel, IntArray
+from ace_ray.grid.physics.catalogue import LINE, NOOP, SUBSTATION, Catalogue
+from ace_ray.grid.physics.kernels import ISLAND
+from ace_ray.grid.physics.model import FloatArray, GridModel, IntArray
 
 _SCALARS = (
     "max rho after",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ace_ray.grid.model import FloatArray
+from ace_ray.grid.physics.model import FloatArray
 
 _NEXT = 1  # the next step, as `simulate` has it by default
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ace_ray.grid.model import FloatArray, IntArray
+from ace_ray.grid.physics.model import FloatArray, IntArray
 
 
 @dataclass(frozen=True)

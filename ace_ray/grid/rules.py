@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ace_ray.config.grid import RuleSettings
-from ace_ray.grid.catalogue import LINE, Catalogue
 from ace_ray.grid.forecast import simulate
+from ace_ray.grid.physics.catalogue import LINE, Catalogue
 
 _OVERLOAD = 1.0  # rho from which a line is on its way to being tripped
 

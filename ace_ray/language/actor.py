@@ -14,9 +14,9 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from ace_ray.config.refine import LanguageSettings
-from ace_ray.grid.catalogue import Catalogue
-from ace_ray.grid.danger import Danger
 from ace_ray.grid.engine import Decision, DecisionEngine
+from ace_ray.grid.physics.catalogue import Catalogue
+from ace_ray.grid.risk import Danger
 from ace_ray.language.describe import candidate_view, describe_case, unlisted_view
 from ace_ray.language.paper import paper_messages, resolve_changes
 from ace_ray.language.prompts import AttemptView, Message, actor_messages

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ace_ray.config.grid import GridSettings
-from ace_ray.grid.catalogue import Catalogue
 from ace_ray.grid.engine import Decision
+from ace_ray.grid.physics.catalogue import Catalogue
 from ace_ray.language.view import (
     COLLAPSE,
     BadView,

@@ -27,7 +27,7 @@ from ace_ray.language.view import CaseView, GridFacts, SubstationView
 if TYPE_CHECKING:  # so that prompts can be written where Grid2Op is not installed
     import numpy as np
 
-    from ace_ray.grid.catalogue import Catalogue
+    from ace_ray.grid.physics.catalogue import Catalogue
 
 MOST_CHANGES = 5
 

@@ -18,7 +18,7 @@ from ace_ray.language.view import CaseView
 if TYPE_CHECKING:  # so that replies can be read and written where Grid2Op is not installed
     import numpy as np
 
-    from ace_ray.grid.catalogue import Catalogue
+    from ace_ray.grid.physics.catalogue import Catalogue
 
 ReplyError = Literal["unparsed", "illegal", "repeats"]
 

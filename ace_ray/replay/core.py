@@ -18,7 +18,7 @@ import numpy as np
 
 from ace_ray.config.errors import ConfigError
 from ace_ray.config.run import RunSettings
-from ace_ray.grid.snapshot import Snapshot
+from ace_ray.grid.scenarios.snapshot import Snapshot
 from ace_ray.replay import records
 from ace_ray.replay.compaction import compact
 from ace_ray.replay.counters import RefinementCounters

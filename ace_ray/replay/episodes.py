@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ace_ray.grid.scenario import Scenario
-from ace_ray.grid.snapshot import ActionLog, Snapshot
+from ace_ray.grid.scenarios.scenario import Scenario
+from ace_ray.grid.scenarios.snapshot import ActionLog, Snapshot
 
 COLUMNS = ("episode", "scenario", "step", "k", "lead", "segment", "terminated", "source")
 

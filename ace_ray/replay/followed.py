@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ace_ray.grid.snapshot import Snapshot
+from ace_ray.grid.scenarios.snapshot import Snapshot
 from ace_ray.replay.episodes import snapshots_of
 
 HARD_STARTS = 256  # blackouts remembered

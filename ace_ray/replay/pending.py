@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ace_ray.grid.snapshot import Snapshot
+from ace_ray.grid.scenarios.snapshot import Snapshot
 
 Reason = Literal["lookback", "paper", "advantage", "seed"]
 TIER: dict[str, int] = {"lookback": 0, "paper": 0, "advantage": 1, "seed": 2}

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ace_ray.config.learning import ReplaySettings
 from ace_ray.config.run import RunSettings
-from ace_ray.grid.snapshot import Snapshot
+from ace_ray.grid.scenarios.snapshot import Snapshot
 from ace_ray.replay import records
 from ace_ray.replay.episodes import COLUMNS, blackouts
 from ace_ray.replay.files import decode

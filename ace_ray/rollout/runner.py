@@ -23,8 +23,8 @@ from ace_ray.config.errors import GridMismatchError
 from ace_ray.config.run import RunSettings
 from ace_ray.grid.decision_env import DecisionEnv
 from ace_ray.grid.engine import Decision, DecisionEngine
-from ace_ray.grid.environment import make_env
-from ace_ray.grid.scenario_sets import training_scenarios
+from ace_ray.grid.scenarios.environment import make_env
+from ace_ray.grid.scenarios.scenario_sets import training_scenarios
 from ace_ray.policy.inference import SlotPolicy
 from ace_ray.policy.network import SlotNetwork
 from ace_ray.rollout.worker import RolloutWorker

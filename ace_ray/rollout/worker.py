@@ -13,21 +13,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from grid2op.Exceptions import Grid2OpException
 
-from ace_ray.config.errors import AceError, WorkerError
+from ace_ray.config.errors import WorkerError
 from ace_ray.config.run import RunSettings
 from ace_ray.grid.decision_env import DecisionEnv
 from ace_ray.grid.engine import Decision
-from ace_ray.grid.scenario import Scenario
-from ace_ray.grid.snapshot import Snapshot
+from ace_ray.grid.scenarios.episode import EPISODE_ERRORS
+from ace_ray.grid.scenarios.scenario import Scenario
+from ace_ray.grid.scenarios.snapshot import Snapshot
 from ace_ray.replay.episodes import log_to_json
 from ace_ray.replay.pending import PendingRefinement, Reason
-from ace_ray.rollout.rows import IdBlock, grid_facts, stack, state_row, transition_row, what_follows
+from ace_ray.replay.rows import IdBlock, grid_facts, stack, state_row, transition_row, what_follows
 
-# What a broken episode raises: Grid2Op itself, lightsim2grid's C++ (RuntimeError), NumPy on a singular matrix, or a
-# snapshot that cannot be rebuilt. Anything else is a bug and has to end the worker.
-EPISODE_ERRORS = (Grid2OpException, RuntimeError, ArithmeticError, np.linalg.LinAlgError, AceError)
 FAILURES_IN_A_ROW = 5
 
 

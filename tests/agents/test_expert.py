@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from ace_ray.agents import registry
-from ace_ray.agents.expert import Expert
+from ace_ray.agents.expert.expert import Expert
 from ace_ray.grid.forecast import foretold
-from ace_ray.grid.scenario import reset_to
+from ace_ray.grid.scenarios.scenario import reset_to
 
 pytestmark = pytest.mark.unit
 

@@ -15,7 +15,7 @@ from ace_ray.agents.export import export
 from ace_ray.agents.exported import load
 from ace_ray.config.errors import AceError, ConfigError, GridMismatchError
 from ace_ray.evaluation.play import play
-from ace_ray.grid.scenario import Scenario
+from ace_ray.grid.scenarios.scenario import Scenario
 from ace_ray.policy import checkpoint
 
 from .made import small_run

@@ -7,8 +7,8 @@ from ace_ray.agents.base import RuleAgent
 from ace_ray.agents.baseline import DoNothing, Reconnect
 from ace_ray.agents.check import recheck
 from ace_ray.agents.greedy import Greedy, GreedyChecked, greedy_slot
-from ace_ray.grid.scenario import reset_to
-from ace_ray.grid.snapshot import rebuild
+from ace_ray.grid.scenarios.scenario import reset_to
+from ace_ray.grid.scenarios.snapshot import rebuild
 
 pytestmark = pytest.mark.unit
 

@@ -9,9 +9,9 @@ import pytest
 
 from ace_ray.config.grid import CriticalSettings, GridSettings
 from ace_ray.config.load import load_settings
-from ace_ray.grid.bench import Stopwatch, bench_rollout, rollout_lines
-from ace_ray.grid.bench_screen import bench_screen, screen_lines
 from ace_ray.grid.engine import EngineSpec
+from ace_ray.lab.bench.rollout import Stopwatch, bench_rollout, rollout_lines
+from ace_ray.lab.bench.screen import bench_screen, screen_lines
 
 
 def number(line: str) -> float:
@@ -83,7 +83,7 @@ def test_a_phase_inside_another_counts_once() -> None:
 
 @pytest.mark.unit
 def test_the_learner_is_measured_on_the_shapes_of_the_grid() -> None:
-    from ace_ray.learner.bench import measure_learner
+    from ace_ray.lab.bench.learner import measure_learner
 
     settings = load_settings(overrides=["learner.batch=4", "policy.hidden=8", "policy.heads=1", "policy.layers=1"])
     spec = EngineSpec(slots=4, slot_features=3, context_features=5, lines=2, outages=1)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from ace_ray.cluster.doctor import Check, to_json
 from ace_ray.config.refine import RefineSettings
 from ace_ray.config.run import RunSettings
 from ace_ray.evaluation.compare import compare
-from ace_ray.evaluation.exam_result import FIELDS, critic_result, exam_result
 from ace_ray.evaluation.result import Episode, Evaluation
-from cluster.doctor import Check, to_json
+from ace_ray.lab.exam.result import FIELDS, critic_result, exam_result
 
 pytestmark = pytest.mark.unit
 

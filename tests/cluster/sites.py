@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import head
+from ace_ray.cluster import head
 
 REPO = Path(__file__).resolve().parents[2]
 

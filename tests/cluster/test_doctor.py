@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from ace_ray.cluster import doctor
 from ace_ray.config.run import RunSettings
-from cluster import doctor
 
 pytestmark = pytest.mark.unit
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster import head
+from ace_ray.cluster import head
 from tests.cluster.sites import Site, free_ports
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from ace_ray.cluster import head
 from ace_ray.config.load import load_settings
-from cluster import head
 from tests.cluster.sites import REPO, Site
 
 pytestmark = [pytest.mark.ray, pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(900)]

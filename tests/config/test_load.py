@@ -8,7 +8,7 @@ import yaml
 from ace_ray.config.errors import ConfigError
 from ace_ray.config.load import leaves, load_settings, to_yaml
 from ace_ray.config.run import RunSettings
-from ace_ray.grid.environment import environment_folder
+from ace_ray.grid.scenarios.environment import environment_folder
 
 pytestmark = pytest.mark.unit
 

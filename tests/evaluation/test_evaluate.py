@@ -12,8 +12,8 @@ from ace_ray.evaluation.evaluate import Extras, evaluate_all
 from ace_ray.evaluation.play import play, refused
 from ace_ray.evaluation.result import load
 from ace_ray.grid.engine import DecisionEngine
-from ace_ray.grid.environment import make_env
-from ace_ray.grid.scenario import Scenario, reset_to
+from ace_ray.grid.scenarios.environment import make_env
+from ace_ray.grid.scenarios.scenario import Scenario, reset_to
 
 pytestmark = pytest.mark.unit
 

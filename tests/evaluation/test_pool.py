@@ -14,7 +14,7 @@ from ace_ray.config.errors import DataError, ResourceError, WorkerError
 from ace_ray.evaluation.evaluate import evaluate_all
 from ace_ray.evaluation.player import EpisodeJob
 from ace_ray.evaluation.pool import Pool
-from ace_ray.grid.scenario import Scenario
+from ace_ray.grid.scenarios.scenario import Scenario
 
 pytestmark = pytest.mark.ray
 

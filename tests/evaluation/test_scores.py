@@ -18,8 +18,8 @@ from ace_ray.evaluation.play import play
 from ace_ray.evaluation.scores import COSTS, CostMeter, Statistics, check_costs, statistics_file
 from ace_ray.evaluation.scores import reconnecting_env as make_reconnecting
 from ace_ray.evaluation.scores import statistics as make_statistics
-from ace_ray.grid.environment import environment_folder, make_env
-from ace_ray.grid.scenario import Scenario
+from ace_ray.grid.scenarios.environment import environment_folder, make_env
+from ace_ray.grid.scenarios.scenario import Scenario
 
 pytestmark = pytest.mark.unit
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 from ace_ray.finetune.examples import Example, LabelledCase
-from ace_ray.finetune.gate import GateCase
+from ace_ray.finetune.held_out import GateCase
 from ace_ray.language.prompts import actor_messages
 from ace_ray.language.view import BadView, CandidateView, LineView, Outcome
 from tests.language.cases import made_case

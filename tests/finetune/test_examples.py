@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ace_ray.finetune.examples import DEPLOYED, LabelledCase, Variation, make_example
-from ace_ray.finetune.synthetic import SyntheticCases
+from ace_ray.lab.embedded.synthetic import SyntheticCases
 from ace_ray.language.prompts import actor_messages
 from ace_ray.language.reply import parse_actor
 from ace_ray.language.view import CandidateView, Outcome

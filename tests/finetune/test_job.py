@@ -7,8 +7,8 @@ import pytest
 from ace_ray.config.errors import DataError
 from ace_ray.config.refine import FinetuneSettings
 from ace_ray.config.run import RunSettings
-from ace_ray.finetune.embedded_model import ModelShape, new_model, save_model, train_tokenizer
 from ace_ray.finetune.job import finetune
+from ace_ray.lab.embedded.model import ModelShape, new_model, save_model, train_tokenizer
 from llm_service.adapters import model_fingerprint, verify
 from llm_service.errors import Refused
 from llm_service.fake import FakeClient

@@ -6,8 +6,8 @@ import logging
 import pytest
 
 from ace_ray.config.grid import GridSettings
-from ace_ray.finetune.label_age import aged, warn_if_aged
-from ace_ray.grid.behaviour import behaviour
+from ace_ray.finetune.held_out import aged, warn_if_aged
+from ace_ray.grid.fingerprint import behaviour
 
 pytestmark = pytest.mark.unit
 

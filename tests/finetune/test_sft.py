@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ace_ray.finetune.sft import collate, preference_loss, reply_logprobs, reply_loss
+from ace_ray.finetune.train import collate, preference_loss, reply_logprobs, reply_loss
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.unit

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ace_ray.grid.model import GridModel, GridState
+from ace_ray.grid.physics.model import GridModel, GridState
 
 
 def dense_flows(model: GridModel, topo: np.ndarray, injection: np.ndarray) -> np.ndarray | None:

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from ace_ray.config.errors import DataError
-from ace_ray.grid.catalogue import SUBSTATION
 from ace_ray.grid.engine import DecisionEngine
-from ace_ray.grid.kernels import ISLAND
-from ace_ray.grid.model import GridState
-from ace_ray.grid.newton import tangent
-from ace_ray.grid.scenario import Scenario, reset_to
+from ace_ray.grid.physics.catalogue import SUBSTATION
+from ace_ray.grid.physics.kernels import ISLAND
+from ace_ray.grid.physics.model import GridState
+from ace_ray.grid.physics.newton import tangent
+from ace_ray.grid.scenarios.scenario import Scenario, reset_to
 from tests.grid.messy import random_move, spread_ids
 
 TRIPS = 1.0 - 1e-4  # rho from which the protections may act

@@ -7,10 +7,10 @@ import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from ace_ray.grid.catalogue import Catalogue
-from ace_ray.grid.linear import FactorCache, Linearisation
-from ace_ray.grid.model import GridModel
-from ace_ray.grid.screen import Screen
+from ace_ray.grid.physics.catalogue import Catalogue
+from ace_ray.grid.physics.linear import FactorCache, Linearisation
+from ace_ray.grid.physics.model import GridModel
+from ace_ray.grid.physics.screen import Screen
 from tests.grid.dc_reference import dense_flows, lossless_state
 
 

@@ -5,9 +5,9 @@ import pytest
 
 from ace_ray.config.grid import GridSettings
 from ace_ray.grid.engine import DecisionEngine
-from ace_ray.grid.environment import make_env
-from ace_ray.grid.kernels import ISLAND
-from ace_ray.grid.model import GridState
+from ace_ray.grid.physics.kernels import ISLAND
+from ace_ray.grid.physics.model import GridState
+from ace_ray.grid.scenarios.environment import make_env
 from tests.grid.messy import messy_observations, spread_ids
 
 pytestmark = pytest.mark.unit

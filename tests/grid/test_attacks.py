@@ -3,7 +3,7 @@ import pytest
 
 from ace_ray.grid.attacks import AttackClock, Opponent
 from ace_ray.grid.game import GameRules
-from ace_ray.grid.scenario import reset_to
+from ace_ray.grid.scenarios.scenario import reset_to
 
 pytestmark = pytest.mark.unit
 

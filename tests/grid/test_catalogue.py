@@ -5,9 +5,9 @@ import pytest
 
 from ace_ray.config.errors import GridMismatchError
 from ace_ray.config.grid import GridSettings
-from ace_ray.grid.catalogue import SUBSTATION, Catalogue
-from ace_ray.grid.environment import make_env
-from ace_ray.grid.scenario import reset_to
+from ace_ray.grid.physics.catalogue import SUBSTATION, Catalogue
+from ace_ray.grid.scenarios.environment import make_env
+from ace_ray.grid.scenarios.scenario import reset_to
 
 pytestmark = pytest.mark.unit
 

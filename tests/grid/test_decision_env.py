@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from ace_ray.config.grid import GridSettings, RewardSettings, RuleSettings
-from ace_ray.grid.catalogue import SUBSTATION
 from ace_ray.grid.decision_env import DecisionEnv
 from ace_ray.grid.engine import Decision, EngineSpec
-from ace_ray.grid.episode import is_blackout, is_refused, step_reward
+from ace_ray.grid.physics.catalogue import SUBSTATION
 from ace_ray.grid.rules import Rules
-from ace_ray.grid.scenario import Scenario, episode_length, reset_to
-from ace_ray.grid.snapshot import rebuild
+from ace_ray.grid.scenarios.episode import is_blackout, is_refused, step_reward
+from ace_ray.grid.scenarios.scenario import Scenario, episode_length, reset_to
+from ace_ray.grid.scenarios.snapshot import rebuild
 
 pytestmark = pytest.mark.unit
 

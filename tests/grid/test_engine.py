@@ -5,11 +5,11 @@ import pytest
 
 from ace_ray.config.grid import CandidateSettings, CriticalSettings, GridSettings
 from ace_ray.grid.candidates import MASKED_SCORE, slot_scores
-from ace_ray.grid.catalogue import LINE, NOOP, SUBSTATION
 from ace_ray.grid.engine import Decision, DecisionEngine
-from ace_ray.grid.environment import make_env
-from ace_ray.grid.kernels import ISLAND
-from ace_ray.grid.model import GridState
+from ace_ray.grid.physics.catalogue import LINE, NOOP, SUBSTATION
+from ace_ray.grid.physics.kernels import ISLAND
+from ace_ray.grid.physics.model import GridState
+from ace_ray.grid.scenarios.environment import make_env
 from tests.grid.messy import messy_observations
 
 pytestmark = pytest.mark.unit
@@ -96,7 +96,7 @@ def test_another_engine_in_another_environment_decides_alike(grid_settings, stat
 
 
 def test_deciding_leaves_the_environment_alone(env, engine, scenario):
-    from ace_ray.grid.scenario import reset_to
+    from ace_ray.grid.scenarios.scenario import reset_to
 
     def play(deciding: bool) -> list[np.ndarray]:
         obs, seen = reset_to(env, scenario), []

@@ -10,10 +10,10 @@ import pytest
 
 from ace_ray.config.errors import DataError
 from ace_ray.config.grid import GridSettings
-from ace_ray.grid.data import SPLITS
-from ace_ray.grid.environment import data_set, environment_folder, is_random, make_env, make_stock_env
-from ace_ray.grid.scenario import Scenario, reset_to
-from ace_ray.grid.scenario_sets import parse
+from ace_ray.grid.scenarios.data import SPLITS
+from ace_ray.grid.scenarios.environment import data_set, environment_folder, is_random, make_env, make_stock_env
+from ace_ray.grid.scenarios.scenario import Scenario, reset_to
+from ace_ray.grid.scenarios.scenario_sets import parse
 
 pytestmark = pytest.mark.unit
 
@@ -77,7 +77,7 @@ def test_an_unknown_environment_says_how_to_download_it():
 
 def test_an_environment_downloaded_before_is_found_by_its_name(tmp_path, monkeypatch):
     shutil.copytree(environment_folder("rte_case5_example"), tmp_path / "downloaded_case5")
-    monkeypatch.setattr("ace_ray.grid.environment.DEFAULT_PATH_DATA", str(tmp_path))
+    monkeypatch.setattr("ace_ray.grid.scenarios.environment.DEFAULT_PATH_DATA", str(tmp_path))
     settings = GridSettings(env="downloaded_case5")
     assert data_set(settings).path == str(tmp_path / "downloaded_case5" / "chronics")
     env = make_env(settings)

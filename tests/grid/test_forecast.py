@@ -7,9 +7,9 @@ from grid2op.Exceptions import NoForecastAvailable
 from ace_ray.agents.greedy import GreedyChecked
 from ace_ray.config.grid import GridSettings
 from ace_ray.grid.engine import DecisionEngine
-from ace_ray.grid.environment import make_env, make_stock_env
 from ace_ray.grid.forecast import Forecast, simulate
-from ace_ray.grid.scenario import Scenario, reset_to
+from ace_ray.grid.scenarios.environment import make_env, make_stock_env
+from ace_ray.grid.scenarios.scenario import Scenario, reset_to
 
 pytestmark = pytest.mark.unit
 

@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 from numba.core.dispatcher import Dispatcher
 
-from ace_ray.grid import kernels, linear, newton, newton_kernels, outage_kernels
+from ace_ray.grid.physics import kernels, linear, newton, newton_kernels, outage_kernels
 
 pytestmark = pytest.mark.unit
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 
-from ace_ray.grid.catalogue import LINE
-from ace_ray.grid.kernels import MIN_ROOM
+from ace_ray.grid.physics.catalogue import LINE
+from ace_ray.grid.physics.kernels import MIN_ROOM
 from tests.grid.dc_reference import dense_flows, topology_after
 from tests.grid.small_grids import SmallGrid, small_grids
 

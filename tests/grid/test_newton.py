@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from ace_ray.config.grid import GridSettings
-from ace_ray.grid.catalogue import SUBSTATION
 from ace_ray.grid.engine import DecisionEngine
-from ace_ray.grid.linear import FactorCache
-from ace_ray.grid.model import GridState
-from ace_ray.grid.newton import tangent
-from ace_ray.grid.screen import Screen
+from ace_ray.grid.physics.catalogue import SUBSTATION
+from ace_ray.grid.physics.linear import FactorCache
+from ace_ray.grid.physics.model import GridState
+from ace_ray.grid.physics.newton import tangent
+from ace_ray.grid.physics.screen import Screen
 from tests.grid.messy import messy_observations
 
 pytestmark = pytest.mark.unit

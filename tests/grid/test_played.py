@@ -16,11 +16,11 @@ from lightsim2grid import LightSimBackend
 
 from ace_ray.config.errors import AceError, DataError, GridMismatchError
 from ace_ray.config.grid import GridSettings
-from ace_ray.grid.catalogue import LINE, NOOP, SUBSTATION, Catalogue
 from ace_ray.grid.engine import DecisionEngine
-from ace_ray.grid.environment import environment_folder, make_env
-from ace_ray.grid.model import GridModel
-from ace_ray.grid.scenario import Scenario, reset_to
+from ace_ray.grid.physics.catalogue import LINE, NOOP, SUBSTATION, Catalogue
+from ace_ray.grid.physics.model import GridModel
+from ace_ray.grid.scenarios.environment import environment_folder, make_env
+from ace_ray.grid.scenarios.scenario import Scenario, reset_to
 from tests.grid.played import beginnings, compare
 
 pytestmark = pytest.mark.unit

@@ -5,7 +5,7 @@ import pytest
 
 from ace_ray.config.grid import RuleSettings
 from ace_ray.grid.rules import Rules
-from ace_ray.grid.scenario import reset_to
+from ace_ray.grid.scenarios.scenario import reset_to
 
 pytestmark = pytest.mark.unit
 

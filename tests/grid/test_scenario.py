@@ -11,10 +11,10 @@ import pytest
 
 from ace_ray.config.errors import DataError
 from ace_ray.config.grid import GridSettings
-from ace_ray.grid.catalogue import Catalogue
-from ace_ray.grid.environment import make_env
-from ace_ray.grid.scenario import Scenario, episode_length, reset_to
-from ace_ray.grid.snapshot import Snapshot, rebuild
+from ace_ray.grid.physics.catalogue import Catalogue
+from ace_ray.grid.scenarios.environment import make_env
+from ace_ray.grid.scenarios.scenario import Scenario, episode_length, reset_to
+from ace_ray.grid.scenarios.snapshot import Snapshot, rebuild
 
 pytestmark = pytest.mark.unit
 
@@ -42,9 +42,9 @@ import json, sys
 sys.path.insert(0, sys.argv[2])
 from test_scenario import future
 from ace_ray.config.grid import GridSettings
-from ace_ray.grid.catalogue import Catalogue
-from ace_ray.grid.environment import make_env
-from ace_ray.grid.snapshot import Snapshot, rebuild
+from ace_ray.grid.physics.catalogue import Catalogue
+from ace_ray.grid.scenarios.environment import make_env
+from ace_ray.grid.scenarios.snapshot import Snapshot, rebuild
 seen = []
 for text in json.loads(sys.argv[1]):
     snapshot = Snapshot.from_json(text)

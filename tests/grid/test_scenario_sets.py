@@ -6,10 +6,10 @@ import pytest
 
 from ace_ray.config.errors import ConfigError, DataError
 from ace_ray.config.grid import GridSettings
-from ace_ray.grid.data import PACKAGED, SPLITS
-from ace_ray.grid.environment import data_set, make_env
-from ace_ray.grid.scenario import episode_length, reset_to
-from ace_ray.grid.scenario_sets import parse, training_scenarios
+from ace_ray.grid.scenarios.data import PACKAGED, SPLITS
+from ace_ray.grid.scenarios.environment import data_set, make_env
+from ace_ray.grid.scenarios.scenario import episode_length, reset_to
+from ace_ray.grid.scenarios.scenario_sets import parse, training_scenarios
 
 pytestmark = pytest.mark.unit
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from ace_ray.config.grid import CriticalSettings
-from ace_ray.grid.catalogue import LINE, SUBSTATION, Catalogue
-from ace_ray.grid.kernels import CERTAIN, CUT_OFF_LINEAR, ISLAND, MIN_ROOM
-from ace_ray.grid.linear import FactorCache
-from ace_ray.grid.model import GridModel, GridState
-from ace_ray.grid.screen import Screen
-from ace_ray.grid.security import Security
+from ace_ray.grid.physics.catalogue import LINE, SUBSTATION, Catalogue
+from ace_ray.grid.physics.kernels import CERTAIN, CUT_OFF_LINEAR, ISLAND, MIN_ROOM
+from ace_ray.grid.physics.linear import FactorCache
+from ace_ray.grid.physics.model import GridModel, GridState
+from ace_ray.grid.physics.screen import Screen
+from ace_ray.grid.physics.security import Security
 from tests.grid.dc_reference import dense_flows, lossless_state, random_topology, topology_after
 
 pytestmark = pytest.mark.unit

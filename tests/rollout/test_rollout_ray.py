@@ -11,8 +11,8 @@ import ray
 from ace_ray.coevolution.algorithm import ACE
 from ace_ray.coevolution.config import ACEConfig, Grid
 from ace_ray.config.run import RunSettings
+from ace_ray.refine.processes import Refiners
 from ace_ray.replay.actor import start_replay
-from ace_ray.rollout.refiners import Refiners
 from ace_ray.rollout.runner import RolloutRunner
 from tests.replay.rows import IDENTITY, chain, chain_states
 from tests.rollout.test_worker import blackouts

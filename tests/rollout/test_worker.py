@@ -8,7 +8,7 @@ import pytest
 from ace_ray.config.errors import WorkerError
 from ace_ray.config.run import RunSettings
 from ace_ray.grid.decision_env import DecisionEnv
-from ace_ray.grid.scenario import Scenario
+from ace_ray.grid.scenarios.scenario import Scenario
 from ace_ray.replay import records
 from ace_ray.replay.episodes import snapshots_of
 from ace_ray.rollout.worker import RolloutWorker

@@ -1,0 +1,93 @@
+"""How near an action leaves the grid to a blackout: one number from what the next step and the next outage do.
+
+Of the figures of one step that were tried it says most about the hundred steps after it, which is not much: over the
+compared sets of 319 pivotal decisions of training and validation scenarios the action of least danger survived 32.5 %
+less of the horizon than the best one, any action 36.8 %, the one of highest slot score 35.1 % (docs/language-model.md).
+It costs an AC power flow for each action and outage: too much for every decision, little beside a question to a
+language model.
+"""
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ace_ray.grid.attacks import Threats
+from ace_ray.grid.engine import DecisionEngine
+from ace_ray.grid.forecast import foretold
+from ace_ray.grid.physics.catalogue import LINE
+from ace_ray.grid.physics.model import FloatArray, IntArray
+
+SOFT_RHO = 0.97  # rho from which a line counts as stressed after an outage
+HALF_STRESS = 0.7  # sum of rho above SOFT_RHO after an outage that counts as half a blackout
+NO_SOLUTION = 1.5  # what an outage counts that leaves no power flow solution, a blackout being 1
+OVERLOAD = 5.0  # weight of the next step's max rho above `critical.rho_overloaded`
+MOST = 2.0  # danger of an action without a power flow solution, and the most that any other has
+LEAD = 20  # environment steps before its beginning from which maintenance counts as an outage
+
+
+class Danger:
+    """Measures actions of one observation; it uses the engine's AC check, and threads may share it.
+
+    Args:
+        engine: decision engine of the grid; nobody else may use it meanwhile.
+    """
+
+    def __init__(self, engine: DecisionEngine) -> None:
+        self._engine = engine
+        self._turn = threading.Lock()
+
+    def of(self, obs: Any, ids: Sequence[int] | NDArray, accompany: Sequence[int] = ()) -> FloatArray:
+        """[n] danger of each action, 0 to MOST; NaN where the present state has no power flow solution.
+
+        `risk + OVERLOAD * max(0, max rho - rho_overloaded)`: the max rho that is forecast for the next step, and the
+        chance-weighted share of outages that are one too many, s / (s + HALF_STRESS) each, s being the sum of rho
+        above SOFT_RHO after it.
+
+        Args:
+            obs: Grid2Op observation.
+            ids: catalogue ids, legal there.
+            accompany: reconnections that go along with all but line switches.
+        """
+        ids = np.asarray(ids, np.int64)
+        alone = (self._engine.catalogue.kind[ids] == LINE) & bool(accompany)
+        danger = np.full(ids.size, np.nan)
+        with self._turn:
+            for group, along in ((alone, ()), (~alone, tuple(accompany))):
+                if group.any():
+                    danger[group] = self._measured(obs, ids[group], along)
+        return danger
+
+    def _measured(self, obs: Any, ids: IntArray, along: Sequence[int]) -> FloatArray:
+        engine = self._engine
+        check, model = engine.check, engine.model
+        check.load(obs)
+        check.expect(foretold(obs))
+        topo = check.topo
+        for action_id in along:
+            topo = check.topology_after(topo, action_id)
+        if not check.bring(topo, tuple(int(engine.catalogue.line[i]) for i in along)):
+            return np.full(ids.size, np.nan)
+        threats = self._threats(obs)
+        there = np.flatnonzero((topo[model.line_or_pos[threats.lines]] > 0) & (threats.weights > 0))
+        lost = threats.lines[there]
+        after = check.sweep(ids)
+        outages = check.sweep(np.repeat(ids, lost.size), np.tile(lost, ids.size))
+        stress = np.maximum(outages.rho - SOFT_RHO, 0.0).sum(axis=1)
+        fatal = np.where(outages.converged, stress / (stress + HALF_STRESS), NO_SOLUTION)
+        risk = fatal.reshape(ids.size, lost.size) @ threats.weights[there]
+        over = np.maximum(after.rho.max(axis=1) - engine.settings.critical.rho_overloaded, 0.0)
+        return np.where(after.converged, np.minimum(risk + OVERLOAD * over, MOST), MOST)
+
+    def _threats(self, obs: Any) -> Threats:
+        """The opponent's lines and maintenance; where there is no opponent, any credible outage alike."""
+        engine = self._engine
+        threats = engine.opponent.threats(obs, LEAD)
+        if engine.opponent.lines.size or not engine.security.lines.size:
+            return threats
+        lines = np.union1d(engine.security.lines, threats.lines).astype(np.int64)
+        weights = np.full(lines.size, 1.0 / lines.size)
+        weights[np.isin(lines, threats.lines)] = 1.0
+        return Threats(lines, weights, threats.planned)

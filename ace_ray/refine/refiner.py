@@ -1,0 +1,302 @@
+"""A refiner without Ray: thinks twice about decisions, and believes only what the environment shows.
+
+For each pending decision: rebuild the state, find out whether it could have gone better (the look-back walk), ask the
+proposer, replay the proposal over the common horizon, and feed back what happened, at most `rounds` times.
+
+    reason     asked about when
+    lookback   the played action dies and one of the compared set C survives (salvageable); the walk goes back from the
+               blackout and ends at the first decision whose played action survives: what is earlier was no mistake
+    advantage  one of C is better than the played action
+    seed       as lookback; such snapshots are shipped, their played action is stored as their original
+    paper      always (r < r_low is all that trigger=paper asks)
+
+The refined transition is what the environment did when the proposed action was played in the original state, up to the
+next decision. Losing rounds become rows as well, or Q learns from luck alone (DESIGN §5).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ace_ray.config.run import RunSettings
+from ace_ray.grid.decision_env import DecisionEnv
+from ace_ray.grid.engine import Decision
+from ace_ray.grid.scenarios.episode import EPISODE_ERRORS
+from ace_ray.grid.scenarios.scenario import episode_length
+from ace_ray.grid.scenarios.snapshot import Snapshot
+from ace_ray.refine.case import Attempt, Case, Proposal, Proposer
+from ace_ray.refine.comparator import Comparator
+from ace_ray.refine.outcome import Fate, best
+from ace_ray.refine.rounds import judge, make_case
+from ace_ray.replay.episodes import log_to_json
+from ace_ray.replay.mixing import validity
+from ace_ray.replay.pending import PendingRefinement, RefinementResult
+from ace_ray.replay.rows import IdBlock, grid_facts, state_row, transition_row, what_follows
+
+log = logging.getLogger(__name__)
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: the run ends
+    """Refining was told to stop; what is unfinished stays pending."""
+
+
+@dataclass(frozen=True)
+class Played:
+    """An action played in the environment from a snapshot up to the next decision."""
+
+    catalogue_id: int
+    reward: float
+    terminated: bool
+    truncated: bool
+    info: dict[str, Any]
+    following: Decision | None
+
+
+class Refiner:
+    """See the module.
+
+    Args:
+        comparator: on an environment and engine of its own; the engine's proposal memory stays empty, so that all
+            refiners compare by the same continuation whenever they do.
+        proposer: who proposes.
+        settings: of the run.
+        reserve: gives away ids (ReplayCore.reserve).
+        stopped: asked between replays; True ends the work.
+    """
+
+    def __init__(
+        self,
+        comparator: Comparator,
+        proposer: Proposer,
+        settings: RunSettings,
+        reserve: Callable[[int], int],
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.comparator = comparator
+        self.proposer = proposer
+        self._settings = settings
+        self._refine = settings.refine
+        self._source = settings.refine.refiner
+        self._budget = self._refine.rounds if self._source == "llm" else self._refine.proposals
+        self._ids = IdBlock(reserve, block=32)
+        self._stopped = stopped
+
+    def refine(self, items: Sequence[PendingRefinement]) -> Iterator[RefinementResult]:
+        """Works through what the queue gave out: one decision, or all before one blackout, the last one first.
+
+        Yields one result an item as soon as it is known; ends early when told to stop. An environment that fails costs
+        the item at hand; a proposer that cannot be asked at all raises.
+        """
+        try:
+            self.comparator.hold([item.snapshot for item in items])
+        except EPISODE_ERRORS as error:
+            log.warning("refinement: a chain cannot be rebuilt at once: %s", error)
+        survived = False
+        for item in items:
+            if survived:
+                yield RefinementResult(item, "skipped")
+                continue
+            try:
+                result = self._one(item)
+            except Stopped:
+                return
+            except EPISODE_ERRORS as error:
+                log.warning("refinement %d failed: %s", item.id, error)
+                result = RefinementResult(item, "failed", error=f"{type(error).__name__}: {error}")
+            survived = item.reason == "lookback" and result.status == "survived"
+            yield result
+
+    # --- is there anything to gain? ---------------------------------------------------------------------------------
+
+    def _one(self, item: PendingRefinement) -> RefinementResult:
+        fates = {item.played: self._fate(item.snapshot, item.played)}
+        if item.reason == "paper":
+            return self._ask(item, fates, salvageable=False)
+        compared = self.comparator.compared_set(self.comparator.decision(item.snapshot), item.played)
+        if item.reason == "advantage":
+            fates |= {id: self._fate(item.snapshot, id) for id in compared}
+            gap = self._advantage(fates, item.played)
+            if gap == 0.0:
+                return RefinementResult(item, "no_gap", advantage=0.0)
+            return self._ask(item, fates, salvageable=self.comparator.salvageable(fates, item.played))
+        if fates[item.played].survived:
+            return RefinementResult(item, "survived")
+        for id in compared:
+            fates[id] = self._fate(item.snapshot, id)
+            if fates[id].survived:
+                return self._ask(item, fates, salvageable=True)
+        return RefinementResult(item, "unsalvageable", advantage=self._advantage(fates, item.played))
+
+    def _fate(self, snapshot: Snapshot, id: int) -> Fate:
+        if self._stopped():
+            raise Stopped
+        return self.comparator.fate(snapshot, id)
+
+    def _advantage(self, fates: dict[int, Fate], played: int) -> float:
+        """Return of the played action minus that of the best cached alternative; 0 when none is better."""
+        leader = best(fates)
+        if leader == played or self.comparator.verdict(fates[leader], fates[played]) != "better":
+            return 0.0
+        return fates[played].ret - fates[leader].ret
+
+    # --- ask, replay, ask again ---------------------------------------------------------------------------------------
+
+    def _ask(self, item: PendingRefinement, fates: dict[int, Fate], salvageable: bool) -> RefinementResult:
+        played = item.played
+        case = make_case(self.comparator, item.snapshot, played, fates, item.reason, item.distance)
+        original = None if item.parent_id >= 0 else self._play(case, played)
+        reward = item.reward if original is None else original.reward
+        history: list[Attempt] = []
+        played_out: list[Played | None] = []
+        accepted = False
+        while len(history) < self._budget and not accepted:
+            if self._stopped():
+                raise Stopped
+            attempt, outcome = self._try(case, self.proposer.propose(case, history), history)
+            history.append(attempt)
+            played_out.append(outcome)
+            accepted = outcome is not None and self._accepts(attempt, outcome, reward)
+        survivor = any(attempt.fate is not None and attempt.fate.survived for attempt in history)
+        result = RefinementResult(
+            item,
+            "accepted" if accepted else "rejected",
+            salvageable=salvageable or (not case.fate.survived and survivor),
+            advantage=self._advantage(fates, played),
+            rounds=[self._round(case, attempt) for attempt in history],
+        )
+        self._add_rows(result, case, history, played_out, original)
+        return result
+
+    def _try(self, case: Case, proposal: Proposal, history: Sequence[Attempt]) -> tuple[Attempt, Played | None]:
+        """Checks a proposal, replays it and plays it; what cannot be played costs the round, nothing more."""
+        attempt = judge(self.comparator, case, proposal, history)
+        if attempt.fate is None or attempt.id is None:
+            return attempt, None
+        return attempt, self._play(case, attempt.id)
+
+    def _play(self, case: Case, id: int) -> Played:
+        """Plays an action in a copy of the environment, up to the next decision."""
+        rebuilder = self.comparator.rebuilder
+        grid, obs = rebuilder.copy(case.snapshot)
+        try:
+            env = DecisionEnv(grid, self.comparator.engine, self._settings.grid)
+            env.enter(case.snapshot, obs, case.decision, episode_length(rebuilder.env, case.snapshot.scenario))
+            _, reward, terminated, truncated, info = env.play(self.comparator.ids(case.snapshot, id))
+            return Played(id, reward, terminated, truncated, info, what_follows(env, truncated))
+        finally:
+            grid.close()
+
+    def _accepts(self, attempt: Attempt, outcome: Played, reward: float) -> bool:
+        """Whether the rounds end here: a better action; for the paper's validity, a reward above the original's."""
+        if self._settings.mixing.validity == "better":
+            return attempt.verdict == "better"
+        return not outcome.reward <= reward
+
+    # --- rows ---------------------------------------------------------------------------------------------------------
+
+    def _round(self, case: Case, attempt: Attempt) -> dict[str, Any]:
+        proposal = attempt.proposal or Proposal(None)
+        found = {
+            "catalogue_id": -1 if attempt.id is None else attempt.id,
+            "verdict": attempt.verdict or "",
+            "error": attempt.error or "",
+            "played": case.played,
+            "played_survived": case.fate.survived,
+            "played_steps": case.fate.steps,
+            "played_ret": case.fate.ret,
+            "refiner": self._source,
+            "model": proposal.model,
+            "adapter_version": proposal.adapter_version,
+            "prompt": proposal.prompt,
+            "reply": proposal.reply,
+            "prompt_tokens": proposal.prompt_tokens,
+            "reply_tokens": proposal.reply_tokens,
+            "seconds": proposal.seconds,
+        }
+        if proposal.case:
+            found["case"] = proposal.case
+            found["compared"] = json.dumps({id: fate.to_json() for id, fate in case.compared.items()})
+        if attempt.fate is not None:
+            found |= {"survived": attempt.fate.survived, "steps": attempt.fate.steps, "ret": attempt.fate.ret}
+        return found
+
+    def _add_rows(
+        self,
+        result: RefinementResult,
+        case: Case,
+        history: Sequence[Attempt],
+        played_out: Sequence[Played | None],
+        original: Played | None,
+    ) -> None:
+        """Transitions of all rounds that were played. They share one state, whose slots hold every proposal."""
+        tried = [outcome.catalogue_id for outcome in played_out if outcome is not None]
+        if not tried:
+            return
+        decision = self.comparator.engine.decide(case.obs, proposals=[case.played, *tried])
+        state_id, parent_id = self._ids.take(), result.pending.parent_id
+        result.states.append(state_row(state_id, decision))
+        common = {"refiner": self._source, "lead": log_to_json(case.snapshot.log), **grid_facts(case.obs)}
+        if original is not None:
+            row = self._row(result, case, decision, state_id, original, {**common, "source": "replay"})
+            if row is not None:
+                parent_id = row["id"]
+        # The paper stores what the last round brought, better or not, and leaves it to I_v whether it is drawn.
+        keep = result.status == "accepted" or self._settings.mixing.validity == "paper"
+        for number, (attempt, outcome) in enumerate(zip(history, played_out, strict=True), 1):
+            if outcome is None or attempt.fate is None or attempt.proposal is None or attempt.verdict is None:
+                continue
+            last = number == len(history)
+            judged = validity(self._settings.mixing.validity, attempt.verdict, outcome.reward, outcome.terminated)
+            more = {
+                **common,
+                "source": self._source,
+                "parent_id": parent_id,
+                "round": number,
+                "prompt": attempt.proposal.prompt,
+                "reply": attempt.proposal.reply,
+                "model": attempt.proposal.model,
+                "adapter_version": attempt.proposal.adapter_version,
+                "verdict": attempt.verdict,
+                "valid": judged and last and keep,
+                "advantage": attempt.fate.ret - case.fate.ret,
+            }
+            row = self._row(result, case, decision, state_id, outcome, more)
+            if row is not None and last and keep:
+                result.refined = len(result.transitions) - 1
+
+    def _row(
+        self,
+        result: RefinementResult,
+        case: Case,
+        decision: Decision,
+        state_id: int,
+        outcome: Played,
+        more: dict[str, Any],
+    ) -> dict[str, Any] | None:
+        slot = decision.legal_slot(outcome.catalogue_id)
+        if slot is None:  # the engine masks it here (its power flow does not converge): no row that a policy could play
+            return None
+        next_id = -1
+        if outcome.following is not None:
+            next_id = self._ids.take()
+            result.states.append(state_row(next_id, outcome.following))
+        row = transition_row(
+            id=self._ids.take(),
+            state_id=state_id,
+            next_id=next_id,
+            snapshot=case.snapshot,
+            decision=decision,
+            slot=slot,
+            reward=outcome.reward,
+            terminated=outcome.terminated,
+            truncated=outcome.truncated,
+            info=outcome.info,
+            episode=f"refinement-{result.pending.id}",
+            **more,
+        )
+        result.transitions.append(row)
+        return row

@@ -1,0 +1,105 @@
+"""Decisions and what followed them as rows of the replay (replay/records.py); the same for rollout and refiners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ace_ray.grid.decision_env import DecisionEnv
+from ace_ray.grid.engine import Decision
+from ace_ray.grid.scenarios.snapshot import Snapshot
+from ace_ray.replay.episodes import log_to_json
+
+
+class IdBlock:
+    """Ids one at a time, fetched in blocks: `reserve(n)` returns the first of n ids that nobody else gets."""
+
+    def __init__(self, reserve: Callable[[int], int], block: int = 256) -> None:
+        self._reserve = reserve
+        self._block = block
+        self._next = self._end = 0
+
+    def take(self) -> int:
+        """The next id."""
+        if self._next == self._end:
+            self._next = self._reserve(self._block)
+            self._end = self._next + self._block
+        self._next += 1
+        return self._next - 1
+
+
+def state_row(state_id: int, decision: Decision) -> dict[str, Any]:
+    """One decision state: its id, features and mask, and the catalogue id of each slot."""
+    return {
+        "id": np.int64(state_id),
+        "context": decision.context,
+        "slots": decision.slots,
+        "mask": decision.mask,
+        "score": decision.score,
+        "catalogue_ids": decision.ids,
+    }
+
+
+def stack(states: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """State rows as columns [n, ...]; {} for none."""
+    return {name: np.stack([state[name] for state in states]) for name in states[0]} if states else {}
+
+
+def what_follows(env: DecisionEnv, truncated: bool) -> Decision | None:
+    """The state after a transition: the next decision; the last state of a scenario that ended, from which the learner
+    bootstraps, though nobody decides there; None after a blackout."""
+    if truncated:
+        return env.engine.decide(env.grid_observation)
+    return env.decision
+
+
+def grid_facts(observation: Any) -> dict[str, Any]:
+    """What the critic is told about the state of a decision."""
+    rho = np.asarray(observation.rho)
+    return {"rho_before": float(rho.max()), "rho_line": int(rho.argmax()), "overloads": int((rho >= 1.0).sum())}
+
+
+def transition_row(
+    *,
+    id: int,
+    state_id: int,
+    next_id: int,
+    snapshot: Snapshot,
+    decision: Decision,
+    slot: int,
+    reward: float,
+    terminated: bool,
+    truncated: bool,
+    info: Mapping[str, Any],
+    **more: Any,
+) -> dict[str, Any]:
+    """The record of one transition; `more` are further columns of replay/records.py.
+
+    Args:
+        id, state_id, next_id: its id, its state's and the next state's (-1 after a blackout).
+        snapshot: of the decision.
+        decision, slot: what was offered and what was played.
+        reward, terminated, truncated, info: as DecisionEnv.step returned them.
+    """
+    rank, behind = decision.standing(slot)
+    return {
+        "id": id,
+        "state_id": state_id,
+        "next_id": next_id,
+        "scenario": snapshot.scenario.to_json(),
+        "step": snapshot.step,
+        "k": info["steps"],
+        "segment": log_to_json(info["segment"]),
+        "slot": slot,
+        "catalogue_id": int(decision.ids[slot]),
+        "reward": reward,
+        "discount": info["discount"],
+        "terminated": terminated,
+        "truncated": truncated,
+        "rho_max": max(info["rho_max"]),
+        "rank": rank,
+        "behind": behind,
+        **more,
+    }
