@@ -23,7 +23,7 @@ $(READY): requirements/$(DEVICE).txt pyproject.toml
 	touch $@
 
 train: setup
-	$(PY) -m ace_ray train --config configs/local.yaml
+	$(PY) -m ace_ray train --config local
 
 # The quick tests first: a mistake in a formula should not wait for a cluster to start.
 test: setup

@@ -127,7 +127,11 @@ def _leaf(
         add_options(parser)
     if settings:
         parser.add_argument(
-            "--config", action="append", default=[], metavar="FILE", help="YAML profile; may be repeated"
+            "--config",
+            action="append",
+            default=[],
+            metavar="PROFILE",
+            help="YAML file, or a profile of this package (local, one_gpu, ...); may be repeated",
         )
         parser.add_argument("overrides", nargs="*", metavar="dotted.key=value", help="settings; they win over profiles")
     parser.add_argument("--verbose", action="store_true", help="log more")

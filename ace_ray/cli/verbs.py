@@ -387,7 +387,7 @@ def cluster_start(args: argparse.Namespace) -> int:
     print(f"token      {head.token_source()}")
     print("\nsubmit a run with")
     print(f"  export RAY_AUTH_MODE=token RAY_API_SERVER_ADDRESS={started.dashboard}")
-    print("  ray job submit --working-dir . -- python -m ace_ray train --config configs/smoke.yaml runs_root=$PWD/runs")
+    print("  ray job submit --working-dir . -- python -m ace_ray train --config smoke runs_root=$PWD/runs")
     return 0
 
 

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ace_ray.config.errors import ConfigError
+from ace_ray.config.paths import find_profile
 from ace_ray.config.run import RunSettings
 
 COMMAND_LINE = "command line"
@@ -80,7 +81,8 @@ def load_settings(
     """Return the settings of a run.
 
     Args:
-        profiles: YAML files; a later one overrides an earlier one key by key.
+        profiles: YAML files, or names of profiles of this package (`one_gpu`); a later one overrides an earlier one key
+            by key.
         overrides: `dotted.key=value`, the value read as YAML (`replay.capacity=1000`, `grid.data=null`). A last part
             that only one setting has may stand for the whole name (`refiner=off`).
         base: What profiles and overrides change; None: the defaults.
@@ -92,7 +94,7 @@ def load_settings(
     values: dict[str, Any] = flatten(base.model_dump(), known) if base else {}
     origins: dict[str, str] = {}
     for profile in profiles:
-        flat = flatten(_read(Path(profile)), known)
+        flat = flatten(_read(find_profile(profile)), known)
         for key, value in flat.items():
             _require_known(key, value, known, str(profile))
             values[key], origins[key] = value, str(profile)
@@ -137,9 +139,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(
-            f"cannot read the profile {path}: {error.strerror}", "see configs/ for the profiles"
-        ) from error
+        raise ConfigError(f"cannot read the profile {path}: {error.strerror}", "make the file readable") from error
     try:
         tree = _parse(text, str(path))
     except yaml.YAMLError as error:

@@ -1,13 +1,14 @@
-"""Where a run differs from the values that the ACE paper publishes (`configs/ace_paper.yaml`)."""
+"""Where a run differs from the values that the ACE paper publishes (the profile `ace_paper`)."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ace_ray.config.load import dotted, load_settings, profile_keys
+from ace_ray.config.paths import PROFILES
 from ace_ray.config.run import RunSettings
 
-PAPER_PROFILE = Path(__file__).resolve().parents[2] / "configs" / "ace_paper.yaml"
+PAPER_PROFILE = PROFILES / "ace_paper.yaml"
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,7 @@ class Difference:
 
 
 def differences(settings: RunSettings, profile: Path = PAPER_PROFILE) -> list[Difference]:
-    """Return the settings that the paper's profile names and that `settings` holds otherwise, in the profile's order.
-
-    Raises:
-        ConfigError: The profile is missing (the package was installed without the repository's configs/).
-    """
+    """Return the settings in which `settings` differs from the paper's profile, in the profile's order."""
     published = load_settings([profile])
     return [
         Difference(key, dotted(settings, key), dotted(published, key))

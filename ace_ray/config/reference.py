@@ -19,8 +19,9 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 
 _HEAD = """# Configuration
 
-Made from the code by `make docs`; do not edit. A setting is given in a YAML profile (`ace train --config FILE`,
-several are read in order) or on the command line as `dotted.key=value`, which wins. Unknown keys are
+Made from the code by `make docs`; do not edit. A setting is given in a profile (`ace train --config PROFILE`, several
+are read in order) or on the command line as `dotted.key=value`, which wins. A profile is a YAML file, or the name of a
+file in `configs/` (`one_gpu`, `grids/l2rpn_case14_sandbox`), which works from any folder. Unknown keys are
 errors. The paper's values are in [configs/ace_paper.yaml](../configs/ace_paper.yaml); a run prints where it differs.
 """
 

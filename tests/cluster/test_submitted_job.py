@@ -25,7 +25,7 @@ WANTED = {
 
 def submit(site: Site, output: Path, *settings: str) -> subprocess.Popen[str]:
     command = ["job", "submit", "--address", site.head.dashboard, "--working-dir", ".", "--"]
-    train = ["python", "-m", "ace_ray", "train", "--config", "configs/smoke.yaml", *settings]
+    train = ["python", "-m", "ace_ray", "train", "--config", "smoke", *settings]
     environment = site.environment(site.home, "token")
     environment.pop("ACE_RUNS", None)
     environment["PATH"] = head.token_environment()["PATH"]

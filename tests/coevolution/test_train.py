@@ -66,7 +66,7 @@ def transitions(run: Path) -> list[int]:
 
 def test_kill_9_then_resume_then_sigterm(tmp_path, start):
     run = tmp_path / "run"
-    first = start("--config", "configs/smoke.yaml", *SMALL)
+    first = start("--config", "smoke", *SMALL)
     # A blackout leaves decisions to think over: they must outlive the kill as well.
     first.until(lambda: len(checkpoint.find(run / "checkpoints")) >= 3)
     first.process.send_signal(signal.SIGKILL)
@@ -112,7 +112,7 @@ def rl_rows(log: ShardLog) -> Iterator[str]:
 
 
 def test_a_run_in_use_is_refused_and_ctrl_c_while_starting_ends_it_in_order(tmp_path, start):
-    driver = start("--config", "configs/smoke.yaml", *SMALL)
+    driver = start("--config", "smoke", *SMALL)
     driver.until(lambda: (tmp_path / "run" / "run.json").exists())
     for arguments, words in ((["--resume", "run"], "is in use by another process"), (SMALL, "is not empty")):
         second = start(*arguments)
@@ -126,7 +126,7 @@ def test_a_run_in_use_is_refused_and_ctrl_c_while_starting_ends_it_in_order(tmp_
 
 def test_a_run_to_its_budget_ends_with_a_table_in_which_the_first_policy_is_greedy(tmp_path, start):
     small = [word for word in SMALL if not word.startswith(("evaluation", "rollout.hard_starts"))]
-    driver = start("--config", "configs/smoke.yaml", *small, "budget.decisions=40", "refine.refiner=off")
+    driver = start("--config", "smoke", *small, "budget.decisions=40", "refine.refiner=off")
     assert driver.process.wait(500) == 0, driver.log.read_text()
     run = tmp_path / "run"
     assert json.loads((run / "run.json").read_text())["status"] == "finished"
