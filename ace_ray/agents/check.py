@@ -9,7 +9,7 @@ import numpy as np
 from ace_ray.grid.engine import Decision, DecisionEngine
 from ace_ray.grid.forecast import simulate
 
-CHECKED = 20  # slots that are simulated (DESIGN §4: "re-rank the best 20 by simulate")
+CHECKED = 20  # slots that are simulated
 
 
 def recheck(engine: DecisionEngine, decision: Decision, observation: Any, preference: np.ndarray) -> int:

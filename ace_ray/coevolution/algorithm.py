@@ -1,4 +1,4 @@
-"""`ACE`: the RLlib Algorithm that ties collecting, replay, learning and weights together (DESIGN §2).
+"""`ACE`: the RLlib Algorithm that ties collecting, replay, learning and weights together (docs/design.md).
 
     rollout runners ──rows──► replay actor ──batches──► LearnerGroup ──weights──► rollout runners
 

@@ -1,4 +1,4 @@
-"""Settings of the grid: environment, data, criticality, candidates, rules, comparison (DESIGN §4)."""
+"""Settings of the grid: environment, data, criticality, candidates, rules, comparison (docs/design.md)."""
 
 from typing import Literal
 
@@ -45,7 +45,7 @@ class RuleSettings(Settings):
 
 
 class RewardSettings(Settings):
-    """Step reward and discount (methods.md §1.8: ACE's published numbers imply load/production - 0.9)."""
+    """Step reward and discount (docs/method.md, eq. 13)."""
 
     offset: float = Field(0.9, description="subtracted from load/production at each step")
     blackout: float = Field(-1.0, description="reward of the step in which the grid goes black")
@@ -53,7 +53,7 @@ class RewardSettings(Settings):
 
 
 class CompareSettings(Settings):
-    """The comparison of two actions from one rebuilt state (DESIGN §4, *Better*)."""
+    """The comparison of two actions from one rebuilt state (docs/design.md)."""
 
     horizon: int = Field(100, ge=1, description="environment steps followed after the compared action")
     tie: float = Field(0.01, ge=0, description="returns closer than this share of the horizon's reward are a tie")

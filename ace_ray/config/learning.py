@@ -1,4 +1,4 @@
-"""Settings of policy, learner, replay and mixing (DESIGN §5, methods.md §1.5 and §1.9)."""
+"""Settings of policy, learner, replay and mixing (docs/method.md)."""
 
 from typing import Literal
 
@@ -17,7 +17,7 @@ class PolicySettings(Settings):
 
 
 class LearnerSettings(Settings):
-    """Masked discrete SAC (methods.md eqs. 1-3, 10)."""
+    """Masked discrete SAC (docs/method.md, eqs. 1-3 and 10)."""
 
     regulariser: Literal["kl", "entropy"] = Field("kl", description="-KL(pi||pi_0), or the paper's entropy")
     kl_budget: float = Field(0.2, gt=0, description="target KL(pi||pi_0) in nats a state (kl)")
@@ -46,7 +46,7 @@ class ReplaySettings(Settings):
 
 
 class MixingSettings(Settings):
-    """p_mix, I_v and w_r (methods.md eqs. 6-10)."""
+    """p_mix, I_v and w_r (docs/method.md, eqs. 6-10)."""
 
     beta: float = Field(0.5, ge=0, le=1, description="share of refined rows in a batch (eq. 9)")
     tau: float = Field(1.0, gt=0, description="temperature of w_r on the standardised advantage; apart from beta")

@@ -1,4 +1,4 @@
-"""Settings of refinement: refiners, actor, critic, fine-tuning (DESIGN §2, §5, §6)."""
+"""Settings of refinement: refiners, actor, critic, fine-tuning (docs/method.md)."""
 
 from typing import Literal
 
@@ -27,7 +27,7 @@ class RefineSettings(Settings):
 
 
 class CriticSettings(Settings):
-    """Bounded edits of key steps (methods.md §1.4)."""
+    """Bounded edits of key steps (docs/method.md, eq. 5)."""
 
     source: Literal["llm", "random", "off"] = Field(
         "llm",
@@ -68,7 +68,7 @@ class LanguageSettings(Settings):
 
 
 class FinetuneSettings(Settings):
-    """LoRA on the best of the replay (methods.md §1.6)."""
+    """LoRA on the best of the replay (docs/method.md)."""
 
     enabled: bool = Field(True, description="tune the model during training")
     every: int = Field(100, ge=1, description="new confirmed refinements between two tunings (ACE: 100)")

@@ -77,7 +77,7 @@ def slot_scores(
     ids: IntArray,
     critical: CriticalSettings,
 ) -> FloatArray:
-    """Slot scores (DESIGN §4), higher is better.
+    """Slot scores (docs/design.md), higher is better.
 
     Overloaded: -(max rho after). Insecure: -(worst rho after any outage, or after the action itself if that is
     worse), and do-nothing gets `insecure_gain` on top, so that argmax leaves it only for an action that gains more

@@ -1,4 +1,4 @@
-"""The decision environment: a semi-MDP whose states are the critical ones (DESIGN §4).
+"""The decision environment: a semi-MDP whose states are the critical ones (docs/design.md).
 
 Between two decisions the rules act. One transition spans the k environment steps from a decision to the next one (or
 to the end): its reward is Σ γ^i r_i for i = 0..k-1 and its discount γ^k. `terminated` means blackout, `truncated`

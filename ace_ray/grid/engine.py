@@ -1,4 +1,4 @@
-"""The decision engine: from an observation to K scored slots (DESIGN §4).
+"""The decision engine: from an observation to K scored slots (docs/design.md).
 
 A function of the observation and of a power-flow model of our own, made once from the environment: the same code serves
 rollout, refiner, evaluation and an exported agent, where only observations exist.

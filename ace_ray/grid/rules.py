@@ -1,4 +1,4 @@
-"""What is played while no decision is asked for (DESIGN §4): reconnect, revert, else nothing.
+"""What is played while no decision is asked for (docs/design.md): reconnect, revert, else nothing.
 
 The rules are a function of the observation alone, so that a replayed log, an export and an evaluation act alike. In
 a calm reference topology with all lines in they cost microseconds: nothing is simulated.

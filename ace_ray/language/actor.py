@@ -1,4 +1,4 @@
-"""The actor (methods.md §1.3): thinks twice about one decision that went badly.
+"""The actor (docs/method.md, eq. 4): thinks twice about one decision that went badly.
 
 Bad-case reasoning: the bad example and how it ended are part of the first question. Multi-round reasoning: a proposal
 that the replay shows to be no better goes back with what happened. Asking, replaying and counting rounds is the

@@ -1,4 +1,4 @@
-"""The critic (methods.md §1.4): bounded edits of the rewards of an episode's key steps.
+"""The critic (docs/method.md, eq. 5): bounded edits of the rewards of an episode's key steps.
 
 The critic sees only the key steps: before a blackout the last decisions and those that were not the best by prediction,
 else (or by setting) those where the highest loading or the reward changed most. Nothing is replayed to choose them: all

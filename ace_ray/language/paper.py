@@ -1,4 +1,4 @@
-"""The paper's prompt (`language.prompt=paper`; methods.md §1.10): no candidate list, line -> bus changes, at most five.
+"""The paper's prompt (`language.prompt=paper`; docs/method.md): no candidate list, line -> bus changes, at most five.
 
 The text names the overloaded lines, what is on which bus of the crucial substations, the bad example and the cooldowns;
 the reply names lines and the bus that each is to be moved to. The paper leaves open which of a line's two ends is

@@ -1,4 +1,4 @@
-"""The Learner: one gradient step of masked discrete SAC on a batch of the mix (methods.md §1.5, Algorithm 1)."""
+"""The Learner: one gradient step of masked discrete SAC on a batch of the mix (docs/method.md, Algorithm 1)."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Masked discrete SAC, as pure functions (methods.md §1.2, eqs. 1-3 and 10).
+"""Masked discrete SAC, as pure functions (docs/method.md, eqs. 1-3 and 10).
 
 Notation: s a decision, a one of its legal slots, pi the policy, Q the minimum of the twin. Both regularisers are one
     formula with a *reference* log-probability (`log_reference`): log pi_0 for `kl`, 0 for `entropy`,

@@ -27,7 +27,7 @@ class Case:
         decision: the slots offered there, the played action among them.
         played: catalogue id of the bad example.
         fate: how the bad example ended.
-        compared: fates of the compared set C (DESIGN §4) by catalogue id; may be empty.
+        compared: fates of the compared set C (docs/design.md) by catalogue id; may be empty.
         reason: why this decision is refined: 'lookback' | 'advantage' | 'seed' | 'paper'.
         distance: decisions before the blackout (0: the last one); -1 where there was none.
     """

@@ -1,4 +1,4 @@
-"""Plays two actions from one rebuilt state and follows them by the same continuation (DESIGN §4, *Better*)."""
+"""Plays two actions from one rebuilt state and follows them by the same continuation (docs/design.md)."""
 
 from __future__ import annotations
 

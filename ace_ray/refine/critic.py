@@ -1,4 +1,4 @@
-"""The critic step (methods.md §1.4): one finished episode of the policy -> bounded edits of its key steps' rewards.
+"""The critic step (docs/method.md, eq. 5): a finished episode of the policy -> bounded edits of rewards.
 
 Plain: the episode comes as transition records from the replay, the edits go back to it. Words need observations, so the
 key decisions, and only those, are rebuilt on one replay of the episode.

@@ -1,4 +1,4 @@
-"""What became of an action, and the one definition of *better* (DESIGN §4)."""
+"""What became of an action, and the one definition of *better* (docs/design.md)."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class RandomProposer:
 
 
 class LanguageProposer:
-    """The language model as policy actor (methods.md §1.3): bad-case reasoning, rounds with feedback.
+    """The language model as policy actor (docs/method.md, eq. 4): bad-case reasoning, rounds with feedback.
 
     What the model says is data: it is parsed and looked up in the catalogue. Anything that cannot be played is an error
     of that round. A broken model or adapter raises (`llm_service.errors.ModelError`): nothing can be asked then.

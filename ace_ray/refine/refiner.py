@@ -11,7 +11,7 @@ proposer, replay the proposal over the common horizon, and feed back what happen
     paper      always (r < r_low is all that trigger=paper asks)
 
 The refined transition is what the environment did when the proposed action was played in the original state, up to the
-next decision. Losing rounds become rows as well, or Q learns from luck alone (DESIGN §5).
+next decision. Losing rounds become rows as well, or Q learns from luck alone (docs/method.md).
 """
 
 from __future__ import annotations

@@ -355,7 +355,7 @@ class ReplayCore:
 
     def _ask_again(self, result: RefinementResult) -> None:
         """A decision that nothing could save, but which an alternative would have served better, is asked about as a
-        lowest-advantage one once no blackout waits (DESIGN §5)."""
+        lowest-advantage one once no blackout waits (docs/design.md)."""
         item = result.pending
         if result.status != "unsalvageable" or item.reason not in ("lookback", "paper") or not result.advantage < 0.0:
             return

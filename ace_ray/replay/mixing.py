@@ -1,8 +1,8 @@
-"""The mixing rule of ACE (methods.md §1.5): pure functions of numbers, no table and no Ray.
+"""The mixing rule of ACE (docs/method.md, eqs. 6-9): pure functions of numbers, no table and no Ray.
 
 Two readings of the paper are deliberate and configurable: the temperature of w_r has a name of its own (tau, where the
 paper prints beta twice), and r_hat - r is the difference of returns over one common horizon, standardised by a running
-scale, because rewards up to the next decision span different lengths and disagree with it (FACTS.md).
+scale, because rewards up to the next decision span different lengths and disagree with it (docs/method.md).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Pending refinements: decisions that wait to be thought over twice, and the bounded queue that orders them.
 
-Order of service (DESIGN §5): decisions before a blackout (reason 'lookback', or 'paper' for trigger=paper), the latest
+Order of service: decisions before a blackout (reason 'lookback', or 'paper' for trigger=paper), the latest
 blackout first and within it from the blackout backwards; then a share of lowest-advantage decisions ('advantage');
 then shipped salvageable snapshots ('seed'). Pure: no Ray, no files; replay/actor.py writes every change to the shards.
 """

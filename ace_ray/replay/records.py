@@ -1,4 +1,4 @@
-"""The four record kinds of the replay's durable log and their Arrow schemas (DESIGN §5).
+"""The four record kinds of the replay's durable log and their Arrow schemas (docs/replay.md).
 
     state       one decision state, stored once: `observation` (context features), `features` of the K slots, mask
     transition  a decision that was played: by the policy (source 'rl') or by a refiner (its name)

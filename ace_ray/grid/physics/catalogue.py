@@ -1,7 +1,7 @@
 """The catalogue: every unitary topology action of a grid, with stable ids.
 
 Id 0 does nothing. Then come five ids a line: disconnect it, or reconnect it on each pair of buses (origin, extremity)
-= (1, 1), (1, 2), (2, 1), (2, 2) (methods.md eq. 12). Then every `set_bus` partition of every substation, in the order
+= (1, 1), (1, 2), (2, 1), (2, 2) (docs/method.md). Then every `set_bus` partition of every substation, in the order
 of Grid2Op's `get_all_unitary_topologies_set`, which counts 66,810 of them on the 36-substation grids.
 
 A partition is one integer: bit `n - 1 - j` says that element j of the n elements of its substation is on bus 2. So

@@ -1,4 +1,4 @@
-"""Compiled kernels of the linear screen: bus splitting of a whole substation in one pass (DESIGN §4).
+"""Compiled kernels of the linear screen: bus splitting of a whole substation in one pass (docs/design.md).
 
 A pattern says which elements of a substation sit on its second bus: bit e for element e, in the order of
 `GridModel.elements`; element 0 is always on the first bus (the complement is the same network), so a substation of E

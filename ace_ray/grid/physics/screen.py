@@ -1,4 +1,4 @@
-"""The linear screen of the whole catalogue (DESIGN §4): every partition and every line switch, ranked in milliseconds.
+"""The linear screen of the whole catalogue (docs/design.md): every partition and line switch, ranked in milliseconds.
 
 The compiled work is in `kernels`; here are the packed arrays, the line switches and the choice of what to look at.
 """

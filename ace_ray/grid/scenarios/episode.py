@@ -37,7 +37,7 @@ def is_refused(info: dict) -> bool:
 
 
 def step_reward(obs: Any, blackout: bool, settings: RewardSettings) -> float:
-    """load/production - offset after a step, or the blackout's reward (methods.md §1.8)."""
+    """load/production - offset after a step, or the blackout's reward (docs/method.md, eq. 13)."""
     if blackout:
         return settings.blackout
     return float(obs.load_p.sum() / obs.gen_p.sum()) - settings.offset

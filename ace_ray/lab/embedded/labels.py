@@ -2,7 +2,7 @@
 
 Greedy plays training scenarios, with random slots mixed in so that bad decisions occur. Of each episode some
 decisions are labelled: of those before a blackout up to `before_blackout`, looking back at most `lookback` decisions,
-and `random` critical ones at random, at most one per 25 steps. Every action of the compared set (DESIGN §4) is replayed
+and `random` critical ones at random, at most one per 25 steps. Every action of the compared set is replayed
 over the horizon. Further decisions are kept without fates (bootstrap labels, where the least danger decides): they
 cost little.
 """
