@@ -162,7 +162,7 @@ class Expert(OwnAgent):
     ) -> tuple[int, ...]:
         """The first move of the best sequence found by a beam search; the others only serve to judge it.
 
-        Twelve first moves with short looks behind them saved more grids than five with long ones (docs/expert.md).
+        Twelve first moves with short looks behind them saved more grids than five with long ones (results/expert.md).
         """
         settings, outlook = self.settings, self._outlook
         value = self._overload(moves, place) + 1e-3 * moves.worst + _EARLIER * weight * moves.risk

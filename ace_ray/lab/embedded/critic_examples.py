@@ -73,7 +73,7 @@ def blamed(keys: Sequence[KeyStep]) -> list[tuple[int, float]]:
     prediction the latest is lowered by 2K and up to three before it by K.
 
     Of replayed episodes with one known bad decision this finds it more often than the points behind or the climb of the
-    loading do (docs/language-model.md)."""
+    loading do (results/language-model.md)."""
     return [(i, -2.0 if n == 0 else -1.0) for n, i in enumerate(suspects(keys)[:MAX_EDITS])]
 
 
