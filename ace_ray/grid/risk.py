@@ -3,8 +3,8 @@
 Of the figures of one step that were tried it says most about the hundred steps after it, which is not much: over the
 compared sets of 319 pivotal decisions of training and validation scenarios the action of least danger survived 32.5 %
 less of the horizon than the best one, any action 36.8 %, the one of highest slot score 35.1 %
-(results/language-model.md). It costs an AC power flow for each action and outage: too much for every decision, little beside a question to a
-language model.
+(results/language-model.md). It costs an AC power flow for each action and outage: too much for every decision, little
+beside a question to a language model.
 """
 
 import threading
