@@ -14,7 +14,7 @@ from ace_ray.agents import registry
 from ace_ray.config.errors import DataError
 from ace_ray.config.grid import GridSettings
 from ace_ray.evaluation.episodes import episode_folder, episode_name
-from ace_ray.evaluation.player import EpisodeJob, Outcome, Playable, StatisticsJob
+from ace_ray.evaluation.player import EpisodeJob, JobResult, Playable, StatisticsJob
 from ace_ray.evaluation.pool import Pool
 from ace_ray.evaluation.result import Episode, Evaluation, percentiles
 from ace_ray.evaluation.scores import COSTS, Statistics, check_costs, statistics_file
@@ -44,7 +44,7 @@ class Extras:
 
 
 def evaluate_all(
-    agents: Sequence[str],
+    agents: Sequence[registry.AgentSpec],
     scenarios: str | ScenarioSet,
     settings: GridSettings | Sequence[GridSettings],
     *,
@@ -87,7 +87,7 @@ def evaluate_all(
             for number, scenario in enumerate(chosen.scenarios)
             for i, agent in enumerate(agents)
         ]
-        outcomes: list[Outcome] = _play(pool, jobs, "evaluate", progress)
+        outcomes: list[JobResult] = _play(pool, jobs, "evaluate", progress)
     if extras.figure and not outcomes[0].drawn:
         step = extras.figure_step
         wanted = "decision that acts" if step is None else f"environment step {step}"
@@ -101,23 +101,25 @@ def evaluate_all(
     ]
 
 
-def _check_new(agents: Sequence[str], chosen: ScenarioSet, extras: Extras) -> None:
+def _check_new(agents: Sequence[registry.AgentSpec], chosen: ScenarioSet, extras: Extras) -> None:
     if extras.episodes is None:
         return
     for agent in agents:
         for scenario in chosen.scenarios:
-            path = episode_folder(extras.episodes, agent) / episode_name(scenario)
+            path = episode_folder(extras.episodes, str(agent)) / episode_name(scenario)
             if path.exists():
                 raise DataError(f"{path} exists already", "choose another folder for the episodes, or remove it")
 
 
-def _job(agent: str, settings: GridSettings, scenario: Scenario, extras: Extras, first: bool) -> EpisodeJob:
+def _job(
+    agent: registry.AgentSpec, settings: GridSettings, scenario: Scenario, extras: Extras, first: bool
+) -> EpisodeJob:
     return EpisodeJob(
         agent,
         settings,
         scenario,
         costs=extras.scores is not None,
-        record=episode_folder(extras.episodes, agent) if extras.episodes else None,
+        record=episode_folder(extras.episodes, str(agent)) if extras.episodes else None,
         figure=extras.figure if first else None,
         figure_step=extras.figure_step,
     )
@@ -144,19 +146,19 @@ def _play(pool: Pool, jobs: Sequence[Playable], what: str, progress: bool) -> li
 
 
 def _collect(
-    agent: str,
+    agent: registry.AgentSpec,
     settings: GridSettings,
     chosen: ScenarioSet,
     name: str,
     catalogue: str,
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[JobResult],
     statistics: dict[Scenario, Statistics],
 ) -> Evaluation:
     episodes = [
         _scored(outcome, statistics.get(scenario)) for scenario, outcome in zip(chosen.scenarios, outcomes, strict=True)
     ]
     return Evaluation(
-        agent=agent,
+        agent=str(agent),
         env=settings.env,
         predicate=settings.critical.predicate,
         data=chosen.scenarios[0].data,
@@ -171,7 +173,7 @@ def _collect(
     )
 
 
-def _scored(outcome: Outcome, statistics: Statistics | None) -> Episode:
+def _scored(outcome: JobResult, statistics: Statistics | None) -> Episode:
     if statistics is None or outcome.costs is None:
         return outcome.played.episode
     scores = {name: statistics.score(name, outcome.costs[name]) for name in COSTS}

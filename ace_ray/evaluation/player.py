@@ -32,7 +32,7 @@ class Player:
     """Environments and agents of one process."""
 
     def __init__(self) -> None:
-        self._made: dict[tuple[str, ...], Any] = {}
+        self._made: dict[tuple[object, ...], Any] = {}
 
     def env(self, settings: GridSettings) -> Any:
         """The environment of these settings."""
@@ -42,7 +42,7 @@ class Player:
         """The environment of the second score statistic (see `scores.statistics`)."""
         return self._once(("reconnecting", settings.model_dump_json()), lambda: reconnecting_env(settings))
 
-    def agent(self, spec: str, settings: GridSettings) -> Any:
+    def agent(self, spec: registry.AgentSpec, settings: GridSettings) -> Any:
         """The agent `spec` in that environment."""
 
         def make() -> Any:
@@ -55,7 +55,7 @@ class Player:
 
         return self._once(("agent", spec, settings.model_dump_json()), make)
 
-    def _once(self, key: tuple[str, ...], make: Callable[[], Made]) -> Made:
+    def _once(self, key: tuple[object, ...], make: Callable[[], Made]) -> Made:
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
@@ -70,7 +70,7 @@ def _warm_up(engine: DecisionEngine, observation: Any) -> None:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobResult:
     """What an episode job returns.
 
     Attributes:
@@ -98,7 +98,7 @@ class EpisodeJob:
         figure_step: which (see `Painter`).
     """
 
-    agent: str
+    agent: registry.AgentSpec
     settings: GridSettings
     scenario: Scenario
     costs: bool = False
@@ -106,7 +106,7 @@ class EpisodeJob:
     figure: Path | None = None
     figure_step: int | None = None
 
-    def play(self, player: Player) -> Outcome:
+    def play(self, player: Player) -> JobResult:
         """Plays it."""
         meter = CostMeter() if self.costs else None
         recorder = EpisodeRecorder(self.record, self.scenario) if self.record else None
@@ -116,7 +116,7 @@ class EpisodeJob:
         played = play(env, agent, self.scenario, self.settings, watchers)
         if recorder is not None:
             recorder.finish(played)
-        return Outcome(played, meter.costs if meter else None, painter.drawn if painter else None)
+        return JobResult(played, meter.costs if meter else None, painter.drawn if painter else None)
 
 
 @dataclass(frozen=True)

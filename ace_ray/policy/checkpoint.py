@@ -5,15 +5,17 @@ refused on a grid that numbers its actions differently instead of playing nonsen
 memory, without which actions that a refiner found could not be played where no language model is.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save_file
 
 from ace_ray.config.errors import AceError, GridMismatchError
 from ace_ray.config.learning import PolicySettings
@@ -22,6 +24,7 @@ from ace_ray.policy.network import SlotNetwork
 WEIGHTS = "policy.safetensors"
 CARD = "policy.json"
 FORMAT = 1
+ANOTHER = "take another checkpoint of the run"
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class PolicyCard:
         memory: Proposal memory, catalogue ids.
         version: Learner updates behind these weights; 0 is greedy.
         decisions: Decisions collected when they were saved.
+        weights_sha256: Hash of the weight file, set by `save`; empty on cards of before there was one.
     """
 
     env: str
@@ -46,6 +50,7 @@ class PolicyCard:
     version: int = 0
     decisions: int = 0
     format: int = field(default=FORMAT)
+    weights_sha256: str = field(default="", compare=False)
 
     def check(self, env: str, catalogue_hash: str, spec: Mapping[str, int]) -> None:
         """Refuses another grid, catalogue or engine spec.
@@ -87,7 +92,13 @@ def save(folder: str | os.PathLike[str], weights: Mapping[str, torch.Tensor], ca
     unfinished = folder / (WEIGHTS + ".tmp")
     save_file(tensors, unfinished)
     os.replace(unfinished, folder / WEIGHTS)
-    row = asdict(card) | {"settings": card.settings.model_dump(), "spec": dict(card.spec), "memory": list(card.memory)}
+    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    row = asdict(card) | {
+        "weights_sha256": digest,
+        "settings": card.settings.model_dump(),
+        "spec": dict(card.spec),
+        "memory": list(card.memory),
+    }
     unfinished = folder / (CARD + ".tmp")
     unfinished.write_text(json.dumps(row, indent=1, sort_keys=True) + "\n")
     os.replace(unfinished, folder / CARD)
@@ -102,18 +113,19 @@ def load_card(folder: str | os.PathLike[str]) -> PolicyCard:
     path = Path(folder) / CARD
     try:
         row = json.loads(path.read_text())
+        written, known = row["format"], {each.name for each in fields(PolicyCard)}
+        if written != FORMAT or row.keys() - known:
+            what = f"format {written}" if written != FORMAT else f"the field '{min(row.keys() - known)}'"
+            raise AceError(f"{path} has {what}, which this version does not read", "use the version that wrote it")
         row["settings"] = PolicySettings(**row["settings"])
         row["memory"] = tuple(int(i) for i in row["memory"])
-        card = PolicyCard(**row)
+        return PolicyCard(**row)
     except FileNotFoundError:
         raise AceError(
             f"no policy in {folder}: {CARD} is missing", "name a checkpoint or run folder of `ace train`"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise AceError(f"{path} cannot be read: {error}", "take another checkpoint of the run") from error
-    if card.format != FORMAT:
-        raise AceError(f"{path} has format {card.format}, this version reads {FORMAT}", "use the version that wrote it")
-    return card
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AceError(f"{path} cannot be read: {error!r}", ANOTHER) from error
 
 
 def load(folder: str | os.PathLike[str]) -> tuple[SlotNetwork, PolicyCard]:
@@ -123,15 +135,25 @@ def load(folder: str | os.PathLike[str]) -> tuple[SlotNetwork, PolicyCard]:
         The network in evaluation mode on the CPU, and its card.
 
     Raises:
-        AceError: Card or weights missing, torn or not fitting each other.
+        AceError: Card or weights missing, torn, not fitting each other, or weights that are not finite numbers.
     """
     card = load_card(folder)
     network = build(card)
     path = Path(folder) / WEIGHTS
     try:
-        network.load_state_dict(load_file(path))
+        data = path.read_bytes()
+        weights = load_tensors(data)
+        if card.weights_sha256 and hashlib.sha256(data).hexdigest() != card.weights_sha256:
+            raise AceError(f"{path} is not the file that {CARD} describes: its hash differs", ANOTHER)
+        network.load_state_dict(weights)
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise AceError(f"{path} cannot be read: {error}", "take another checkpoint of the run") from error
+        raise AceError(f"{path} cannot be read: {error}", ANOTHER) from error
+    broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise AceError(
+            f"{path} holds weights that are not finite, in {len(broken)} of {len(weights)} tensors ({broken[0]})",
+            ANOTHER,
+        )
     return network.eval(), card
 
 
@@ -148,12 +170,12 @@ def find(run: str | os.PathLike[str], version: str | int | None = None) -> Path:
     run = Path(run)
     if version is None and (run / CARD).is_file():
         return run
-    found = {int(p.name): p for p in (run / "checkpoints").glob("*") if p.name.isdigit() and (p / CARD).is_file()}
+    found = {int(p.name): p for p in (run / "checkpoints").glob("*") if p.name.isdecimal() and (p / CARD).is_file()}
     if not found:
         raise AceError(f"no checkpoint under {run}", "name a run folder of `ace train` (`ace runs list` shows them)")
     if version is None or str(version) == "N":
         return found[max(found)]
-    if str(version).isdigit() and int(version) in found:
+    if str(version).isdecimal() and int(version) in found:
         return found[int(version)]
     there = ", ".join(str(v) for v in sorted(found))
     raise AceError(f"run {run.name} has no checkpoint {version}", f"take one of: {there}")

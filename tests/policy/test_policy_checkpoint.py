@@ -56,6 +56,44 @@ def test_a_saved_policy_plays_as_before_and_keeps_its_card(tmp_path, network):
     assert {p.name for p in tmp_path.iterdir()} == {"policy.safetensors", "policy.json"}
 
 
+def rewritten_card(folder, **changes):
+    card = folder / checkpoint.CARD
+    row = json.loads(card.read_text()) | changes
+    card.write_text(json.dumps({key: value for key, value in row.items() if value is not None}))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(tmp_path, network, value):
+    weights = network.state_dict()
+    name = min(weights)
+    weights[name].view(-1)[0] = value
+    checkpoint.save(tmp_path, weights, CARD)
+    with pytest.raises(AceError, match=f"not finite, in 1 of {len(weights)} tensors .{name}"):
+        checkpoint.load(tmp_path)
+
+
+def test_weights_are_those_that_the_card_was_written_with(tmp_path, network):
+    checkpoint.save(tmp_path, network.state_dict(), CARD)
+    weights = tmp_path / checkpoint.WEIGHTS
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1  # the last bit of a mantissa or so: still a finite number
+    weights.write_bytes(data)
+    with pytest.raises(AceError, match="hash differs"):
+        checkpoint.load(tmp_path)
+    rewritten_card(tmp_path, weights_sha256=None)  # a card of before there was a hash
+    assert checkpoint.load(tmp_path)[1] == CARD
+
+
+def test_a_card_of_a_newer_version_is_told_from_a_torn_one(tmp_path, network):
+    checkpoint.save(tmp_path, network.state_dict(), CARD)
+    rewritten_card(tmp_path, trained_on="weeks")
+    with pytest.raises(AceError, match="field 'trained_on', which this version does not read"):
+        checkpoint.load_card(tmp_path)
+    (tmp_path / checkpoint.CARD).write_text("[1]")
+    with pytest.raises(AceError, match="cannot be read"):
+        checkpoint.load_card(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -98,6 +136,8 @@ def test_checkpoints_of_a_run_are_found_by_number_or_latest(tmp_path, network):
     assert checkpoint.find(tmp_path).name == "001200"
     assert checkpoint.find(tmp_path, "N").name == "001200"
     assert checkpoint.find(tmp_path, 0).name == "000000"
+    with pytest.raises(AceError, match="no checkpoint ²"):
+        checkpoint.find(tmp_path, "²")
     with pytest.raises(AceError, match="no checkpoint 7") as error:
         checkpoint.find(tmp_path, "7")
     assert "0, 900, 1200" in str(error.value)

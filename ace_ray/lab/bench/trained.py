@@ -11,9 +11,10 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
+from ace_ray.agents.registry import SavedPolicy
 from ace_ray.coevolution.run_folder import ABOUT, read_about, runs_root
 from ace_ray.config.errors import WorkerError
 from ace_ray.config.load import load_settings
@@ -21,6 +22,7 @@ from ace_ray.evaluation.charts import curves
 from ace_ray.evaluation.evaluate import evaluate_all
 from ace_ray.evaluation.report import read_events
 from ace_ray.evaluation.tables import Table, table
+from ace_ray.policy import checkpoint
 from ace_ray.replay.inspect import summary
 
 log = logging.getLogger(__name__)
@@ -91,14 +93,12 @@ def compare_trained(
         _train(run, [*map(str, profiles)], [*common, f"{varied.setting}={value}"])
         say(_counts(run, value))
     found = evaluate_all(
-        ["greedy", *(f"policy:{run}" for run in runs.values())],
+        ["greedy", *(SavedPolicy(checkpoint.find(run), value) for value, run in runs.items())],
         scenarios,
         settings.grid,
         processes=settings.evaluation.processes,
     )
-    names = ["greedy", *runs]
-    reference = varied.values[-1]
-    result = table([replace(one, agent=name) for one, name in zip(found, names, strict=True)], reference=reference)
+    result = table(found, reference=varied.values[-1])
     folder = root / f"{prefix}-table"
     result.save(folder)
     counts = {value: _refinement(run) for value, run in runs.items()}
