@@ -24,8 +24,8 @@ class EngineSettings(_Settings):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         "bfloat16", description="type of weights and cache"
     )
-    max_model_len: int = Field(2560, ge=64, description="prompt and reply tokens of one request at most")
-    max_num_seqs: int = Field(32, ge=1, description="requests that the engine runs in one batch at most")
+    max_model_len: int = Field(2560, ge=64, description="most tokens of one request, prompt and reply together")
+    max_num_seqs: int = Field(32, ge=1, description="most requests in one batch of the engine")
     max_queued: int = Field(64, ge=1, description="requests inside the engine (running and waiting); more are refused")
     max_request_bytes: int = Field(65_536, ge=256, description="UTF-8 bytes of messages and schema; more are refused")
     adapters: Literal["auto", "lora", "merged", "off"] = Field(
@@ -33,7 +33,7 @@ class EngineSettings(_Settings):
         description="versions beside the base model (lora), one at a time merged into its weights, or none; auto: what "
         "is faster, merged on a CPU and lora on a GPU",
     )
-    max_loras: int = Field(4, ge=1, description="distinct adapter versions in the engine at once (two a role)")
+    max_loras: int = Field(4, ge=1, description="distinct adapter versions in the engine at once (two per role)")
     max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = Field(16, description="largest rank of an adapter")
     kv_cache_gib: float = Field(0.5, gt=0, description="memory of the KV cache in GiB")
     gpu_memory_utilization: float = Field(
@@ -47,7 +47,9 @@ class EngineSettings(_Settings):
         default_factory=dict, description="passed to the model's chat template, for example {enable_thinking: false}"
     )
     thinking_tokens: int = Field(
-        0, ge=0, description="tokens that a reasoning model may think before its reply, besides those; 0: no thinking"
+        0,
+        ge=0,
+        description="tokens that a reasoning model may spend before its reply, not counted in it; 0: no thinking",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("ERROR", description="level of vLLM's own log")
     log_file: str = Field("", description="file that takes the engine process's output; empty: the process's stderr")
@@ -71,18 +73,20 @@ class EngineSettings(_Settings):
 class EndpointSettings(_Settings):
     """A model that somebody else serves, over the OpenAI-compatible API; it takes the place of our own engine."""
 
-    url: str = Field("", description="base URL such as https://host/v1; empty: our own engine serves")
+    url: str = Field("", description="base URL such as https://host/v1; empty: the run starts its own engine")
     model: str = Field("", description="name of the model there")
     token_env: str = Field("OPENAI_API_KEY", description="environment variable with the token; empty: none is sent")
     schema_field: Literal["json_schema", "json_object", "none"] = Field(
-        "json_schema", description="how the endpoint is told the reply's form: its schema, only that it is JSON, or not"
+        "json_schema",
+        description="how the endpoint is told the form of the reply: by its schema, only that it is "
+        "JSON, or not at all",
     )
     limit_field: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens", description="name of the field that bounds the reply"
     )
     thinking_tokens: int = Field(0, ge=0, description="added to the reply's bound where the model thinks first")
-    priority: bool = Field(False, description="send the priority of requests, as vLLM's own server takes it")
-    extra: dict[str, Any] = Field(default_factory=dict, description="further fields of every request")
+    priority: bool = Field(False, description="send each request's priority, in the field that vLLM's server reads")
+    extra: dict[str, Any] = Field(default_factory=dict, description="extra fields of every request")
 
 
 class ServiceSettings(_Settings):
@@ -90,7 +94,7 @@ class ServiceSettings(_Settings):
 
     engine: EngineSettings = EngineSettings()
     endpoint: EndpointSettings = EndpointSettings()
-    max_in_flight: int = Field(16, ge=1, description="requests that one client keeps in flight; further ones wait")
+    max_in_flight: int = Field(16, ge=1, description="requests that one client keeps in flight; others wait")
     max_handle_queue: int = Field(64, ge=1, description="requests that one client's handle queues for a busy replica")
     start_timeout_s: float = Field(300.0, gt=0, description="seconds until the deployment must be running")
     health_period_s: float = Field(2.0, gt=0, description="seconds between two health checks of a replica")

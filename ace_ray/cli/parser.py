@@ -38,7 +38,9 @@ def make_parser() -> argparse.ArgumentParser:
 
         return add_to_group
 
-    command("train", "train a policy, with or without a language model that thinks twice", _train, settings=True)
+    command(
+        "train", "train a policy, with or without a language model that refines its decisions", _train, settings=True
+    )
     command(
         "evaluate", "play an agent on scenarios and print survival, reward and decision time", _evaluate, settings=True
     )
@@ -56,13 +58,13 @@ def make_parser() -> argparse.ArgumentParser:
     llm("ask", "ask the model about one decision: prompt, replies, and what the replay says", _ask, settings=True)
     llm(
         "eval",
-        "measure the model on held-out decisions: replies that are legal, better actions, survival regret",
+        "measure the model on held-out decisions: legal replies, better actions, survival regret",
         _eval,
         settings=True,
     )
     llm(
         "eval-critic",
-        "measure how often the critic lowers the reward of a planted decision that led to a blackout",
+        "measure how often the critic lowers the reward of an injected mistake that led to a blackout",
         _eval,
         settings=True,
     )
@@ -73,20 +75,24 @@ def make_parser() -> argparse.ArgumentParser:
 
     bench = group("bench", "small measurements of one part on this machine")
     bench(
-        "screen", "time to rank every topology action, and to check the best by AC power flow", _repeats, settings=True
+        "screen",
+        "time to rank every topology action and to check the best ones by AC power flow",
+        _repeats,
+        settings=True,
     )
     bench("rollout", "greedy episodes against a bare Grid2Op loop with the same actions", _rollout, settings=True)
-    bench("llm", "tokens and requests a second of the language model", _requests, settings=True)
-    bench("learner", "learner updates a second", _seconds, settings=True)
+    bench("llm", "tokens and requests per second of the language model", _requests, settings=True)
+    bench("learner", "learner updates per second", _seconds, settings=True)
     bench(
         "refiners",
-        "train with refiner llm, search, random and off for the same decisions, and compare the policies",
+        "train with each refiner (llm, search, random, off) for the same number of decisions, and compare the policies",
         _trained("refiners"),
         settings=True,
     )
     bench(
         "critics",
-        "train with the critic, with random edits and without, for the same decisions, and compare the policies",
+        "train with the critic, with random edits and with none for the same number of "
+        "decisions, and compare the policies",
         _trained("critics"),
         settings=True,
     )
@@ -96,9 +102,9 @@ def make_parser() -> argparse.ArgumentParser:
     group("runs", "training runs")("list", "list the runs under the runs root", settings=True)
 
     head = group("cluster", "a local Ray head with token authentication")
-    head("start", "start it, with a token, dashboard and Jobs API on loopback", _head, _start)
-    head("stop", "end it and its jobs", _head)
-    head("status", "its addresses, nodes and resources", _head)
+    head("start", "start a head, with a token, and with dashboard and Jobs API on loopback", _head, _start)
+    head("stop", "stop the head and its jobs", _head)
+    head("status", "show its addresses, nodes and resources", _head)
     return parser
 
 
@@ -153,18 +159,21 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scenarios", help=f"{SCENARIOS} (default: setting evaluation.scenarios)")
     parser.add_argument("--processes", type=int, help="worker processes (default: setting evaluation.processes)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
-    parser.add_argument("--parquet", type=Path, metavar="FILE", help="write one row an episode here")
+    parser.add_argument("--parquet", type=Path, metavar="FILE", help="write one row per episode here")
     parser.add_argument(
-        "--scores", type=Path, metavar="DIR", help="also the L2RPN 2020 and 2022 scores; DIR keeps their statistics"
+        "--scores",
+        type=Path,
+        metavar="DIR",
+        help="also compute the L2RPN 2020 and 2022 scores; DIR caches their statistics",
     )
     parser.add_argument(
         "--episodes", type=Path, metavar="DIR", help="save every episode as Grid2Op EpisodeData in DIR/AGENT"
     )
     parser.add_argument(
-        "--figure", type=Path, metavar="PNG", help="the grid before and after an action of the first scenario"
+        "--figure", type=Path, metavar="PNG", help="draw the grid before and after an action of the first scenario"
     )
     parser.add_argument(
-        "--figure-step", type=int, metavar="N", help="step whose action is drawn (default: first decision)"
+        "--figure-step", type=int, metavar="N", help="step whose action is drawn (default: the first decision)"
     )
 
 
@@ -213,9 +222,7 @@ def _build(parser: argparse.ArgumentParser) -> None:
         "and card; replay: replay the decisions of gate and seed files with the present engine, drop those that no "
         "longer belong there, then the card",
     )
-    parser.add_argument(
-        "--processes", type=int, default=2, help="labelling, planting and replaying processes (default: 2)"
-    )
+    parser.add_argument("--processes", type=int, default=2, help="processes that label and replay (default: 2)")
     parser.add_argument("--label-minutes", type=float, metavar="MIN", help="time for labelling (default: 60 for all)")
     parser.add_argument("--train-minutes", type=float, metavar="MIN", help="stop training the model after this time")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the model is trained")
@@ -227,9 +234,11 @@ def _serve(parser: argparse.ArgumentParser) -> None:
 
 def _ask(parser: argparse.ArgumentParser) -> None:
     _grid(parser)
-    parser.add_argument("--scenario", default="test:1", help="its first scenario is played greedily (default: test:1)")
     parser.add_argument(
-        "--step", type=int, metavar="N", help="first decision from step N on (default: one worth saving)"
+        "--scenario", default="test:1", help="scenario set; its first scenario is played greedily (default: test:1)"
+    )
+    parser.add_argument(
+        "--step", type=int, metavar="N", help="first decision from step N on (default: one that can still be saved)"
     )
     parser.add_argument("--adapter", type=Path, metavar="DIR", help="adapter version, such as RUN/adapters/actor-v1")
 
@@ -245,7 +254,8 @@ def _eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split", choices=("validation", "test"), default="test", help="scenarios that they come from (default: test)"
     )
-    parser.add_argument("--states-dir", type=Path, metavar="DIR", help="replayed states, kept and continued (default: "
+    parser.add_argument("--states-dir", type=Path, metavar="DIR", help="folder that keeps the replayed states (default: "
+        ""
                         "llm-states under the runs root)")  # fmt: skip
     parser.add_argument(
         "--minutes", type=float, default=240.0, metavar="MIN", help="time for replaying states (default: 240)"
@@ -263,7 +273,10 @@ def _repeats(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--env", metavar="NAME", help="Grid2Op environment (default: setting grid.env)")
     parser.add_argument("--states", type=int, default=20, help="critical states measured (default: 20)")
     parser.add_argument(
-        "--exhaustive", type=int, default=3, help="of either kind, states on which every action gets AC (default: 3)"
+        "--exhaustive",
+        type=int,
+        default=3,
+        help="states of each kind on which every action gets an AC power flow (default: 3)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
 
@@ -275,8 +288,8 @@ def _rollout(parser: argparse.ArgumentParser) -> None:
         "--llm-latency",
         type=_latency,
         metavar="SECONDS",
-        help="measure instead what a refiner costs the worker beside it; its questions are answered after SECONDS, or "
-        "by the real model (engine)",
+        help="measure what a refiner costs the worker beside it instead; its questions are answered after SECONDS, "
+        "or by the real model (engine)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
 
@@ -300,7 +313,7 @@ def _seconds(parser: argparse.ArgumentParser) -> None:
 def _requests(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--requests", type=int, default=64, help="requests sent at once (default: 64)")
     parser.add_argument("--tokens", type=int, default=64, help="tokens of each reply (default: 64)")
-    parser.add_argument("--repeats", type=int, default=3, help="repetitions, of which the median counts (default: 3)")
+    parser.add_argument("--repeats", type=int, default=3, help="repetitions; the median is reported (default: 3)")
     parser.add_argument(
         "--model-size", choices=MODEL_SIZES, help="a model of random weights instead of llm.engine.model"
     )
@@ -312,7 +325,7 @@ def _trained(prefix: str) -> Add:
         ends = parser.add_mutually_exclusive_group()
         ends.add_argument("--decisions", type=int, default=4000, help="decisions of each run (default: 4000)")
         ends.add_argument(
-            "--minutes", type=float, metavar="MIN", help="minutes of each run instead: the same wall time"
+            "--minutes", type=float, metavar="MIN", help="compare at the same wall time instead: minutes of each run"
         )
         parser.add_argument("--scenarios", default="test:16", help=f"{SCENARIOS} (default: test:16)")
         parser.add_argument("--prefix", default=prefix, help=f"names of the runs: PREFIX-llm, ... (default: {prefix})")
@@ -321,8 +334,12 @@ def _trained(prefix: str) -> Add:
 
 
 def _grids(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="results; those there are not replayed")
-    parser.add_argument("--env", action="append", metavar="NAME", help="a grid; may be repeated (default: all known)")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder of results; those that exist are kept"
+    )
+    parser.add_argument(
+        "--env", action="append", metavar="NAME", help="a grid; may be repeated (default: all known grids)"
+    )
     parser.add_argument("--agent", action="append", help=f"may be repeated (default: the simple ones); {AGENTS}")
     parser.add_argument("--scenarios", help=f"{SCENARIOS} (default: twelve of each grid)")
     parser.add_argument("--processes", type=int, help="worker processes (default: setting evaluation.processes)")
@@ -333,7 +350,7 @@ def _head(parser: argparse.ArgumentParser) -> None:
 
 
 def _start(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--num-cpus", type=int, help="CPUs that it announces (default: all that are usable)")
+    parser.add_argument("--num-cpus", type=int, help="CPUs that the head announces (default: all usable ones)")
     parser.add_argument("--num-gpus", type=int, default=0, help="GPUs that it announces (default: 0)")
     parser.add_argument("--object-store-mb", type=int, help="object store (default: setting resources.object_store_mb)")
     parser.add_argument("--port", type=int, default=6379, help="Ray's own port (default: 6379)")

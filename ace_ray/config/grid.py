@@ -9,19 +9,24 @@ from ace_ray.config.expert import ExpertSettings
 
 
 class CriticalSettings(Settings):
-    """When the agent is asked."""
+    """Which states are critical, so that the agent decides."""
 
     predicate: Literal["overloaded", "insecure", "both"] = Field(
-        "both", description="which states are critical: max rho too high, worst after-outage rho too high, or either"
+        "both",
+        description="which states are critical: highest rho too high, worst rho after a contingency "
+        "too high, or either",
     )
-    rho_overloaded: float = Field(0.95, gt=0, description="max rho from which a state is overloaded")
-    rho_insecure: float = Field(1.05, gt=0, description="worst after-outage rho from which a state is insecure")
+    rho_overloaded: float = Field(0.95, gt=0, description="highest rho at or above which a state is overloaded")
+    rho_insecure: float = Field(1.05, gt=0, description="worst rho after a contingency above which a state is insecure")
     insecure_every: int = Field(4, ge=1, description="environment steps between two checks for insecurity")
     outages: Literal["opponent", "all"] = Field(
-        "opponent", description="credible outages: lines that the opponent may attack, or every line"
+        "opponent", description="credible contingencies: the lines that the opponent may attack, or every line"
     )
     insecure_gain: float = Field(
-        0.02, ge=0, description="in an insecure state do-nothing wins unless an action gains this much after-outage rho"
+        0.02,
+        ge=0,
+        description="in an insecure state, do-nothing wins unless an action lowers the worst rho "
+        "after a contingency by this much",
     )
 
 
@@ -36,19 +41,19 @@ class CandidateSettings(Settings):
 
 
 class RuleSettings(Settings):
-    """What is done while no decision is asked for."""
+    """What is played in uncritical states."""
 
-    reconnect: bool = Field(True, description="reconnect a line when simulate says that it is safe")
-    revert: bool = Field(True, description="move back to the reference topology while the grid is calm")
-    revert_every: int = Field(4, ge=1, description="environment steps between two tries to revert a substation")
-    rho_revert: float = Field(0.9, gt=0, description="max rho (simulated) under which a revert is allowed")
+    reconnect: bool = Field(True, description="reconnect a line when simulate shows that it is safe")
+    revert: bool = Field(True, description="return to the reference topology while the grid is calm")
+    revert_every: int = Field(4, ge=1, description="environment steps between two attempts to revert a substation")
+    rho_revert: float = Field(0.9, gt=0, description="highest simulated rho below which a revert is allowed")
 
 
 class RewardSettings(Settings):
     """Step reward and discount (docs/method.md, eq. 13)."""
 
     offset: float = Field(0.9, description="subtracted from load/production at each step")
-    blackout: float = Field(-1.0, description="reward of the step in which the grid goes black")
+    blackout: float = Field(-1.0, description="reward of the step that ends in a blackout")
     gamma: float = Field(0.995, gt=0, le=1, description="discount of one environment step; gamma**k over k steps")
 
 
@@ -80,7 +85,7 @@ class GridSettings(Settings):
         description="folder of chronics; empty: the weeks packaged with ace for the 36-substation grid, "
         "'shipped': the chronics inside the grid2op package",
     )
-    cache_mb: int = Field(256, ge=16, description="parsed chronics kept in memory, in MB a process")
+    cache_mb: int = Field(256, ge=16, description="parsed chronics kept in memory, in MB per process")
     training: TrainingScenarioSettings = TrainingScenarioSettings()
     critical: CriticalSettings = CriticalSettings()
     candidates: CandidateSettings = CandidateSettings()

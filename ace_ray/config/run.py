@@ -14,14 +14,16 @@ class RolloutSettings(Settings):
 
     workers: int = Field(1, ge=1, description="rollout worker processes")
     weights_every_s: float = Field(2.0, gt=0, description="seconds between two pulls of the policy weights")
-    hard_starts: float = Field(0.5, ge=0, le=1, description="share of episodes starting shortly before an old blackout")
-    fragment: int = Field(16, ge=1, description="decisions that a worker collects before it reports")
-    fragment_s: float = Field(2.0, gt=0, description="seconds after which it reports with fewer")
+    hard_starts: float = Field(
+        0.5, ge=0, le=1, description="share of episodes that start shortly before an earlier blackout"
+    )
+    fragment: int = Field(16, ge=1, description="decisions that a worker collects between two reports")
+    fragment_s: float = Field(2.0, gt=0, description="seconds after which it reports with fewer decisions")
     stalled_s: float = Field(300.0, gt=0, description="seconds without any decision after which the run fails")
 
 
 class BudgetSettings(Settings):
-    """When the run ends: at the first of these."""
+    """When the run ends: at whichever limit is reached first."""
 
     decisions: int | None = Field(None, ge=1, description="decisions collected")
     minutes: float | None = Field(15.0, gt=0, description="minutes of training")
@@ -31,7 +33,7 @@ class CheckpointSettings(Settings):
     """Checkpoints of the learner."""
 
     every_s: float = Field(120.0, gt=0, description="seconds between two checkpoints")
-    keep: int = Field(3, ge=1, description="checkpoints kept, iteration 0 besides")
+    keep: int = Field(3, ge=1, description="checkpoints kept, besides the first")
 
 
 class ResourceSettings(Settings):
@@ -61,7 +63,7 @@ class EvaluationSettings(Settings):
         ge=1,
         description="evaluation processes, each with an environment; 1: in this process, without Ray",
     )
-    scores: bool = Field(False, description="also the L2RPN scores, at the price of two more episodes a scenario")
+    scores: bool = Field(False, description="also compute the L2RPN scores, which takes two more episodes per scenario")
 
 
 class RunSettings(Settings):
