@@ -254,9 +254,12 @@ def _eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split", choices=("validation", "test"), default="test", help="scenarios that they come from (default: test)"
     )
-    parser.add_argument("--states-dir", type=Path, metavar="DIR", help="folder that keeps the replayed states (default: "
-        ""
-                        "llm-states under the runs root)")  # fmt: skip
+    parser.add_argument(
+        "--states-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder that keeps the replayed states (default: llm-states under the runs root)",
+    )
     parser.add_argument(
         "--minutes", type=float, default=240.0, metavar="MIN", help="time for replaying states (default: 240)"
     )
