@@ -42,37 +42,56 @@ class Cluster:
     dashboard: str
 
 
-def connect(settings: RunSettings) -> Cluster:
-    """Attaches to a cluster or starts a local head, and checks that the profile fits.
+def check_resources(settings: RunSettings) -> None:
+    """Checks that the profile fits: this machine, or the cluster that this process attaches to here.
 
     Raises:
         ResourceError: The cluster cannot be reached, or the profile does not fit.
     """
     rows = resources.processes(settings)
-    attached = inside_job() or bool(os.environ.get("RAY_ADDRESS"))
+    if _attached():
+        _attach()
+        resources.check(rows, ray.cluster_resources())
+        return
+    resources.check(rows, {"CPU": resources.logical_cpus(), "GPU": _gpus()})
+    free = resources.available_memory_mb()
+    if free is not None:
+        resources.check_memory(settings, free)
+
+
+def connect(settings: RunSettings) -> Cluster:
+    """Attaches to a cluster or starts a local head, once `check_resources` has found that the profile fits.
+
+    Raises:
+        ResourceError: The cluster cannot be reached, or no head can be started.
+    """
+    attached = _attached()
     if attached:
-        try:
-            context = ray.init(address="auto", ignore_reinit_error=True, log_to_driver=False, logging_level=QUIET)
-        except (ConnectionError, RuntimeError) as error:
-            address = os.environ.get("RAY_ADDRESS", "auto")
-            raise ResourceError(
-                f"no Ray cluster at {address}: {error}", "start one (`ace cluster start`), or unset RAY_ADDRESS"
-            ) from error
+        context = _attach()
     else:
-        # Before Ray is started: a head that cannot hold the profile is not worth starting.
-        resources.check(rows, {"CPU": resources.logical_cpus(), "GPU": _gpus()})
-        free = resources.available_memory_mb()
-        if free is not None:
-            resources.check_memory(settings, free)
         # Ray starts workers at niceness 15: beside a learner in the driver they would stand still on a small machine.
         os.environ.setdefault("RAY_worker_niceness", "0")
         context = _start_head(settings)
     for noisy in ("ray", "ray.rllib", "ray.tune"):
         logging.getLogger(noisy).setLevel(QUIET)
     url = getattr(context, "dashboard_url", "") or ""
-    resources.check(rows, ray.cluster_resources())
     address = ray.get_runtime_context().gcs_address
     return Cluster(local=not attached, address=address, dashboard=f"http://{url}" if url else "")
+
+
+def _attached() -> bool:
+    """Whether this process belongs to a cluster that runs already: of a submitted job, or named by RAY_ADDRESS."""
+    return inside_job() or bool(os.environ.get("RAY_ADDRESS"))
+
+
+def _attach() -> Any:
+    try:
+        return ray.init(address="auto", ignore_reinit_error=True, log_to_driver=False, logging_level=QUIET)
+    except (ConnectionError, RuntimeError) as error:
+        address = os.environ.get("RAY_ADDRESS", "auto")
+        raise ResourceError(
+            f"no Ray cluster at {address}: {error}", "start one (`ace cluster start`), or unset RAY_ADDRESS"
+        ) from error
 
 
 def _start_head(settings: RunSettings) -> Any:

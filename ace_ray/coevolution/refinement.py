@@ -26,6 +26,7 @@ from llm_service.settings import EMBEDDED
 log = logging.getLogger(__name__)
 
 FINETUNE_WAIT_S = 300.0
+LEAST_PROMPT = 512  # tokens; the prompts of a grid of 14 substations and more are longer
 
 
 def preflight(settings: RunSettings, grid: Grid) -> list[Seed]:
@@ -33,7 +34,7 @@ def preflight(settings: RunSettings, grid: Grid) -> list[Seed]:
 
     Raises:
         llm_service.errors.ModelError: The model is missing or cannot be served here.
-        ConfigError: Fine-tuning of a model behind an endpoint is asked for.
+        ConfigError: Fine-tuning of a model behind an endpoint is asked for, or a reply leaves no room for a prompt.
         ModelError, GridMismatchError: Seeds are wanted and missing, or of another grid.
     """
     if settings.refine.refiner == "off":
@@ -46,10 +47,24 @@ def preflight(settings: RunSettings, grid: Grid) -> list[Seed]:
             )
     elif settings.refine.refiner == "llm":
         check_model(settings.llm.engine)
+        check_lengths(settings)
     if not settings.refine.seed_queue:
         return []
     warn_if_aged(EMBEDDED)
     return read_seeds(settings.grid, grid.catalogue)
+
+
+def check_lengths(settings: RunSettings) -> None:
+    """Raises `ConfigError` where thought and reply leave no room for a prompt: every request would be refused."""
+    engine, language = settings.llm.engine, settings.language
+    room = engine.max_model_len - engine.thinking_tokens - language.max_tokens
+    if room < LEAST_PROMPT:
+        thought = f" and llm.engine.thinking_tokens={engine.thinking_tokens}" if engine.thinking_tokens else ""
+        raise ConfigError(
+            f"llm.engine.max_model_len={engine.max_model_len} leaves {max(0, room)} tokens for a prompt beside "
+            f"language.max_tokens={language.max_tokens}{thought}",
+            "raise llm.engine.max_model_len (for a longer context, take a larger model), or lower the other",
+        )
 
 
 class Refinement:

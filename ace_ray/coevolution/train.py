@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from ace_ray.coevolution import checkpoint, refinement, resources
 from ace_ray.coevolution.algorithm import ACE
 from ace_ray.coevolution.config import ACEConfig, Grid
-from ace_ray.coevolution.connect import Cluster, check_visible, connect
+from ace_ray.coevolution.connect import Cluster, check_resources, check_visible, connect
 from ace_ray.coevolution.ending import final_table
 from ace_ray.coevolution.loop import TrainingLoop
 from ace_ray.coevolution.remote import ask
@@ -51,12 +52,17 @@ def train(profiles: Sequence[Path | str] = (), overrides: Sequence[str] = (), re
 
 def run(settings: RunSettings, resume: Path | None = None) -> int:
     """One start of a run; see `train`."""
+    try:
+        plan = Plan.check(settings)  # before the folder: a run that cannot start takes no name
+    except BaseException:
+        ray.shutdown()
+        raise
     folder = open_new(settings) if resume is None else reopen(resume, settings)
     status: Status = "failed"
     handler = log_to_file(folder.path / "train.log")
     try:
         with StopSignals() as signals:
-            code = _run(settings, folder, signals, resumed=resume is not None)
+            code = _run(settings, folder, plan, signals, resumed=resume is not None)
         status = "finished" if code == 0 else "interrupted"
         return code
     except Stopped as stopped:
@@ -70,18 +76,35 @@ def run(settings: RunSettings, resume: Path | None = None) -> int:
         handler.close()
 
 
-def _run(settings: RunSettings, folder: RunFolder, starting: StopSignals, resumed: bool) -> int:
+@dataclass(frozen=True)
+class Plan:
+    """What is known of a run before anything is made or started."""
+
+    grid: Grid
+    seeds: list[Seed]
+
+    @classmethod
+    def check(cls, settings: RunSettings) -> "Plan":
+        """Checks settings, model and resources.
+
+        Raises:
+            AceError, llm_service.errors.ModelError: The run cannot start.
+        """
+        check_resources(settings)
+        grid = Grid.describe(settings.grid)
+        return cls(grid, refinement.preflight(settings, grid))
+
+
+def _run(settings: RunSettings, folder: RunFolder, plan: Plan, starting: StopSignals, resumed: bool) -> int:
     log.info("run %s (start %d)", folder.path, folder.about["starts"])
     log.info("%s", differences_text(settings))
     log.info("%s", resources.table(resources.processes(settings)))
     torch.set_num_threads(max(1, int(settings.resources.driver_cpu)))
-    grid = Grid.describe(settings.grid)
-    seeds = refinement.preflight(settings, grid)
     with starting.held():
         cluster = connect(settings)
     check_visible(folder.path)
     with StopSignals() as signals:  # again, since ray.init installs a handler of its own
-        loop = start(settings, folder, grid, cluster, seeds if not resumed else [])
+        loop = start(settings, folder, plan.grid, cluster, plan.seeds if not resumed else [])
         code = -1
         try:
             code = loop.run(signals)
