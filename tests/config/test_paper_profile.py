@@ -12,7 +12,7 @@ from ace_ray.config.paper import PAPER_PROFILE
 
 pytestmark = pytest.mark.unit
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "paper-values.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "method.md"
 
 
 def published() -> dict[str, Any]:
