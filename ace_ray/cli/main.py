@@ -1,10 +1,13 @@
 """From the command line to a verb and an exit code."""
 
+import errno
 import sys
 from collections.abc import Sequence
 
 from ace_ray.cli.parser import make_parser, parse
 from ace_ray.config.errors import AceError
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # what a disk says in the middle of the work
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -15,7 +18,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         lost worker) for a problem that the user can mend; 130 after Ctrl-C.
     """
     parser = make_parser()
-    args = parse(parser, sys.argv[1:] if argv is None else list(argv))
+    try:
+        args = parse(parser, sys.argv[1:] if argv is None else list(argv))
+    except AceError as error:  # an output that cannot be written
+        print(f"ace: {error}", file=sys.stderr)
+        return error.exit_code
     from ace_ray.cli import verbs  # after parsing: --help and --version need none of it
     from ace_ray.monitoring.logging import set_up_logging
     from llm_service.errors import LLMServiceError
@@ -31,3 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `ace … | head`: the reader has what it wanted
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        place = f" ({error.filename})" if error.filename else ""
+        print(f"ace: {error.strerror}{place}\n  remedy: free space, or write to another disk", file=sys.stderr)
+        return AceError.exit_code

@@ -1,10 +1,12 @@
-"""The commands of `ace` and their options. Imports nothing but argparse, so that --help is there at once."""
+"""The commands of `ace` and their options. Imports nothing heavy, so that --help is there at once."""
 
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ace_ray import __version__
+from ace_ray.config.outputs import writable_file, writable_folder
 
 Add = Callable[[argparse.ArgumentParser], None]
 
@@ -15,9 +17,36 @@ SCENARIOS = "{train|validation|test}:N, 'chronics=0,1;seeds=0-3', 'chronics=all;
 MODEL_SIZES = ("10M", "100M", "0.5B")
 
 
+class _Once(argparse.Action):
+    """Stores a value, as argparse does, but refuses an option given twice instead of taking the last."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        if option_string is not None:
+            given: set[str] = vars(namespace).setdefault("given", set())
+            if self.dest in given:
+                parser.error(f"{self.option_strings[-1]} is given twice, and takes one value")
+            given.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser, and its commands' parsers, whose options are given once unless they append."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for action in (None, "store"):
+            self.register("action", action, _Once)
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; the chosen one is in `verb`, the name of a function in cli/verbs.py."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="ace",
         description="ACE on Ray: reinforcement learning and a language model that improve each other on power-grid "
         "topology control.",
@@ -121,7 +150,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Name
 
 
 def _leaf(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    commands: "argparse._SubParsersAction[_Parser]",
     name: str,
     verb: str,
     what: str,
@@ -153,24 +182,33 @@ def _train(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--agent", required=True, help=AGENTS)
+    parser.add_argument(
+        "--agent",
+        action="append",
+        required=True,
+        metavar="AGENT",
+        help=f"may be repeated: all play the same scenarios and are compared with the first; {AGENTS}",
+    )
     parser.add_argument("--env", metavar="NAME", help="Grid2Op environment (default: setting grid.env)")
     parser.add_argument("--data", metavar="DIR", help="folder of chronics, or 'shipped' (default: setting grid.data)")
     parser.add_argument("--scenarios", help=f"{SCENARIOS} (default: setting evaluation.scenarios)")
     parser.add_argument("--processes", type=int, help="worker processes (default: setting evaluation.processes)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
-    parser.add_argument("--parquet", type=Path, metavar="FILE", help="write one row per episode here")
+    parser.add_argument("--json", type=writable_file, metavar="FILE", help="write the result here")
+    parser.add_argument("--parquet", type=writable_file, metavar="FILE", help="write one row per episode here")
     parser.add_argument(
         "--scores",
-        type=Path,
+        type=writable_folder,
         metavar="DIR",
         help="also compute the L2RPN 2020 and 2022 scores; DIR caches their statistics",
     )
     parser.add_argument(
-        "--episodes", type=Path, metavar="DIR", help="save every episode as Grid2Op EpisodeData in DIR/AGENT"
+        "--episodes", type=writable_folder, metavar="DIR", help="save every episode as Grid2Op EpisodeData in DIR/AGENT"
     )
     parser.add_argument(
-        "--figure", type=Path, metavar="PNG", help="draw the grid before and after an action of the first scenario"
+        "--figure",
+        type=writable_file,
+        metavar="PNG",
+        help="draw the grid before and after an action of the first scenario",
     )
     parser.add_argument(
         "--figure-step", type=int, metavar="N", help="step whose action is drawn (default: the first decision)"
@@ -186,7 +224,7 @@ def _compare(parser: argparse.ArgumentParser) -> None:
         help="written by ace evaluate --json on the same scenarios; the first is what the others are compared with",
     )
     parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the differences here")
+    parser.add_argument("--json", type=writable_file, metavar="FILE", help="write the differences here")
 
 
 def _finetune(parser: argparse.ArgumentParser) -> None:
@@ -197,7 +235,7 @@ def _finetune(parser: argparse.ArgumentParser) -> None:
 
 def _export(parser: argparse.ArgumentParser) -> None:
     _run(parser)
-    parser.add_argument("folder", type=Path, metavar="DIR", help="new folder; holds make_agent(env, path)")
+    parser.add_argument("folder", type=writable_folder, metavar="DIR", help="new folder; holds make_agent(env, path)")
 
 
 def _doctor(parser: argparse.ArgumentParser) -> None:
@@ -211,7 +249,7 @@ def _build(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of labels; labelling resumes (needed by all stages but replay and critic)",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="model folder to write")
+    parser.add_argument("--out", type=writable_folder, required=True, metavar="DIR", help="model folder to write")
     parser.add_argument(
         "--stage",
         choices=("labels", "plant", "files", "train", "critic", "card", "all", "decisions", "describe", "replay"),
@@ -256,7 +294,7 @@ def _eval(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--states-dir",
-        type=Path,
+        type=writable_folder,
         metavar="DIR",
         help="folder that keeps the replayed states (default: llm-states under the runs root)",
     )
@@ -265,7 +303,7 @@ def _eval(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--processes", type=int, default=2, help="processes that replay states (default: 2)")
     parser.add_argument("--adapter", type=Path, metavar="DIR", help="adapter version, such as RUN/adapters/actor-v1")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
+    parser.add_argument("--json", type=writable_file, metavar="FILE", help="write the result here")
 
 
 def _show(parser: argparse.ArgumentParser) -> None:
@@ -281,7 +319,7 @@ def _repeats(parser: argparse.ArgumentParser) -> None:
         default=3,
         help="states of each kind on which every action gets an AC power flow (default: 3)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
+    parser.add_argument("--json", type=writable_file, metavar="FILE", help="write the result here")
 
 
 def _rollout(parser: argparse.ArgumentParser) -> None:
@@ -294,7 +332,7 @@ def _rollout(parser: argparse.ArgumentParser) -> None:
         help="measure what a refiner costs the worker beside it instead; its questions are answered after SECONDS, "
         "or by the real model (engine)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
+    parser.add_argument("--json", type=writable_file, metavar="FILE", help="write the result here")
 
 
 def _latency(text: str) -> float | str:
@@ -320,7 +358,7 @@ def _requests(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model-size", choices=MODEL_SIZES, help="a model of random weights instead of llm.engine.model"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result here")
+    parser.add_argument("--json", type=writable_file, metavar="FILE", help="write the result here")
 
 
 def _trained(prefix: str) -> Add:
@@ -338,7 +376,7 @@ def _trained(prefix: str) -> Add:
 
 def _grids(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder of results; those that exist are kept"
+        "--out", type=writable_folder, required=True, metavar="DIR", help="folder of results; those that exist are kept"
     )
     parser.add_argument(
         "--env", action="append", metavar="NAME", help="a grid; may be repeated (default: all known grids)"

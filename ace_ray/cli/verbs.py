@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,39 +29,53 @@ def train(args: argparse.Namespace) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    from ace_ray.agents.registry import trained_settings
     from ace_ray.evaluation.evaluate import Extras, evaluate_all
     from ace_ray.evaluation.rows import write_parquet
     from ace_ray.evaluation.tables import table
 
     if args.figure_step is not None and not args.figure:
         raise ConfigError("--figure-step says which action --figure draws", "add --figure PNG")
-    trained = trained_settings(args.agent)
-    settings = load_settings(args.config, args.overrides, base=RunSettings(grid=trained) if trained else None)
-    overrides = {name: value for name, value in (("env", args.env), ("data", args.data)) if value is not None}
-    grid = settings.grid.model_copy(update=overrides)
+    if args.json and args.json == args.parquet:
+        raise ConfigError(f"--json and --parquet both name {args.json}", "name two files")
+    settings, grids = _evaluation_settings(args)
     scenarios = args.scenarios or settings.evaluation.scenarios
-    processes = 1 if args.agent == "llm" else args.processes or settings.evaluation.processes
+    processes = 1 if "llm" in args.agent else args.processes or settings.evaluation.processes
     extras = Extras(args.scores, args.episodes, args.figure, args.figure_step)
     with _model_in_control(args.agent, settings) as alone:
-        (result,) = evaluate_all([args.agent], scenarios, grid, processes=processes, extras=extras)
-    if args.json:
-        result.save(args.json)
-    if args.parquet:
-        write_parquet([result], args.parquet)
-    print(table([result], reference=result.agent).text())
+        found = evaluate_all(args.agent, scenarios, grids, processes=processes, extras=extras)
+    result = table(found, reference=found[0].agent)
+    print(result.text())
     for agent in alone:
         print(f"replies that could not be played: {agent.unusable} of {agent.asked}")
+    sys.stdout.flush()  # before anything is written: a full disk costs the files and not the result
+    if args.json:
+        _write(args.json, found[0].to_json() if len(found) == 1 else result.to_json())
+    if args.parquet:
+        write_parquet(found, args.parquet)
     return 0
 
 
+def _evaluation_settings(args: argparse.Namespace) -> tuple[RunSettings, list[GridSettings]]:
+    """The settings, and those of the grid for each agent: a policy's own, the first policy's for all others."""
+    from ace_ray.agents.registry import trained_settings
+
+    trained = [trained_settings(agent) for agent in args.agent]
+    usual = next((grid for grid in trained if grid is not None), None)
+    overrides = {name: value for name, value in (("env", args.env), ("data", args.data)) if value is not None}
+    grids = []
+    for grid in [usual, *(own or usual for own in trained)]:
+        settings = load_settings(args.config, args.overrides, base=RunSettings(grid=grid) if grid else None)
+        grids.append((settings, settings.grid.model_copy(update=overrides)))
+    return grids[0][0], [grid for _, grid in grids[1:]]
+
+
 @contextlib.contextmanager
-def _model_in_control(agent: str, settings: RunSettings) -> Iterator[list[Any]]:
+def _model_in_control(agents: list[str], settings: RunSettings) -> Iterator[list[Any]]:
     """For `--agent llm`: starts the model that the settings name; yields the agents that ask it (here, in one process).
 
     For any other agent nothing is started, and the list stays empty.
     """
-    if agent != "llm":
+    if "llm" not in agents:
         yield []
         return
     from ace_ray.agents.llm import LanguageAgent
@@ -79,13 +94,12 @@ def _model_in_control(agent: str, settings: RunSettings) -> Iterator[list[Any]]:
 
 
 def compare(args: argparse.Namespace) -> int:
-    from ace_ray.evaluation.compare import named_apart
-    from ace_ray.evaluation.result import load
+    from ace_ray.evaluation.compare import read_apart
     from ace_ray.evaluation.tables import table
 
-    if len(args.results) < 2:
-        raise ConfigError("there is one result and nothing to compare it with", "name two or more")
-    found = named_apart([load(path) for path in args.results], [path.stem for path in args.results])
+    if args.json and args.json.resolve() in [path.resolve() for path in args.results]:
+        raise ConfigError(f"--json would overwrite the result {args.json}", "name another file")
+    found = read_apart(args.results)
     compared = table(found, reference=found[0].agent)
     print(compared.markdown() if args.markdown else compared.text())
     if args.json:
@@ -200,9 +214,7 @@ def llm_eval(args: argparse.Namespace) -> int:
     with open_client(settings.llm) as client:
         records = list(exam.take(client, states, adapter))
     found = exam_result(records, settings, args.split)
-    if args.json:
-        _write(args.json, found)
-    return _print(exam_lines(found))
+    return _print(exam_lines(found), args.json, found)
 
 
 def llm_eval_critic(args: argparse.Namespace) -> int:
@@ -219,9 +231,7 @@ def llm_eval_critic(args: argparse.Namespace) -> int:
     with open_client(settings.llm) as client:
         records = list(exam.take(client, states, adapter))
     found = critic_result(records, settings, args.split)
-    if args.json:
-        _write(args.json, found)
-    return _print(critic_lines(found))
+    return _print(critic_lines(found), args.json, found)
 
 
 def replay_show(args: argparse.Namespace) -> int:
@@ -246,9 +256,7 @@ def bench_screen(args: argparse.Namespace) -> int:
     grid = _settings(args).grid
     grid = grid.model_copy(update={"env": args.env}) if args.env else grid
     result = bench_screen(grid, args.states, args.exhaustive, progress=True)
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    return _print(screen_lines(result))
+    return _print(screen_lines(result), args.json, result)
 
 
 def bench_rollout(args: argparse.Namespace) -> int:
@@ -265,9 +273,7 @@ def bench_rollout(args: argparse.Namespace) -> int:
     else:
         result = bench_rollout(grid, args.scenarios)
         lines = rollout_lines(result)
-    if args.json:
-        _write(args.json, result)
-    return _print(lines)
+    return _print(lines, args.json, result)
 
 
 def bench_llm(args: argparse.Namespace) -> int:
@@ -288,9 +294,7 @@ def bench_llm(args: argparse.Namespace) -> int:
         repeats=args.repeats,
         model_size=args.model_size,
     )
-    if args.json:
-        _write(args.json, result)
-    return _print(speed_lines(result))
+    return _print(speed_lines(result), args.json, result)
 
 
 def bench_learner(args: argparse.Namespace) -> int:
@@ -419,8 +423,11 @@ def _on_grid(args: argparse.Namespace) -> RunSettings:
     return settings.model_copy(update={"grid": settings.grid.model_copy(update=given)})
 
 
-def _print(lines: list[str]) -> int:
-    print("\n".join(lines))
+def _print(lines: list[str], path: Path | None = None, result: Any = None) -> int:
+    """Prints lines, then writes the result that they are of: a full disk costs the file and not the result."""
+    print("\n".join(lines), flush=True)
+    if path:
+        _write(path, result)
     return 0
 
 

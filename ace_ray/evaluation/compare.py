@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ace_ray.config.errors import DataError, GridMismatchError
-from ace_ray.evaluation.result import Episode, Evaluation
+from ace_ray.config.errors import ConfigError, DataError, GridMismatchError
+from ace_ray.evaluation.result import Episode, Evaluation, load_all
 from ace_ray.monitoring.statistics import Interval, interval
+
+ABSENT = object()  # equal to nothing that a setting can be
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,26 @@ def compare(a: Evaluation, b: Evaluation) -> Comparison:
     )
 
 
+def read_apart(paths: Sequence[Path]) -> list[Evaluation]:
+    """Reads results to be compared; an agent that occurs twice gets the name of its file beside its own.
+
+    Args:
+        paths: as `result.load_all` reads them.
+
+    Raises:
+        ConfigError: there are fewer than two results, or one file is given twice.
+        DataError: as `result.load_all`.
+    """
+    if twice := [path for path, count in Counter(path.resolve() for path in paths).items() if count > 1]:
+        raise ConfigError(f"{twice[0]} is given twice", "name each result once")
+    found = [(one, path) for path in paths for one in load_all(path)]
+    if len(found) < 2:
+        raise ConfigError("there is one result and nothing to compare it with", "name two or more")
+    stems = Counter(path.stem for path in paths)
+    names = [path.stem if stems[path.stem] == 1 else str(path) for _, path in found]
+    return named_apart([one for one, _ in found], names)
+
+
 def named_apart(evaluations: Sequence[Evaluation], names: Sequence[str]) -> list[Evaluation]:
     """Evaluations whose agents all have names of their own: one that occurs twice gets the name of its file beside it.
 
@@ -101,6 +124,27 @@ def named_apart(evaluations: Sequence[Evaluation], names: Sequence[str]) -> list
         one if counts[one.agent] == 1 else replace(one, agent=f"{one.agent} ({name})")
         for one, name in zip(evaluations, names, strict=True)
     ]
+
+
+def differences(a: Evaluation, b: Evaluation) -> list[str]:
+    """Settings and versions in which two evaluations differ, `reward.offset 0.9 and 0.5`; those of `a` come first."""
+    settings = _flat(a.settings), _flat(b.settings)
+    found = []
+    for first, second in (settings, (a.versions, b.versions)):
+        keys = [*first, *(key for key in second if key not in first)]
+        found += [
+            f"{key} {first.get(key, 'unknown')} and {second.get(key, 'unknown')}"
+            for key in keys
+            if first.get(key, ABSENT) != second.get(key, ABSENT)
+        ]
+    return found
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
 
 
 def _pairs(a: Evaluation, b: Evaluation) -> list[tuple[Episode, Episode]]:

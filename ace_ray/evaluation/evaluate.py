@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ace_ray.agents import registry
-from ace_ray.config.errors import DataError
+from ace_ray.config.errors import ConfigError, DataError
 from ace_ray.config.grid import GridSettings
 from ace_ray.evaluation.episodes import episode_folder, episode_name
 from ace_ray.evaluation.player import EpisodeJob, JobResult, Playable, StatisticsJob
@@ -70,9 +71,14 @@ def evaluate_all(
             episode is played. WorkerError and ResourceError as `Pool.run`.
     """
     each = [settings] * len(agents) if isinstance(settings, GridSettings) else list(settings)
-    for agent in agents:
-        registry.check(agent)
+    _check_agents(agents, each)
     chosen = parse(scenarios, each[0]) if isinstance(scenarios, str) else scenarios
+    if twice := [one for one, count in Counter(chosen.scenarios).items() if count > 1]:
+        raise DataError(
+            f"{len(twice)} scenarios occur more than once, such as chronic {twice[0].chronic} with seed "
+            f"{twice[0].env_seed}",
+            "name each chronic and seed once",
+        )
     _check_new(agents, chosen, extras)
     env = make_env(each[0])
     if extras.scores:
@@ -87,18 +93,37 @@ def evaluate_all(
             for number, scenario in enumerate(chosen.scenarios)
             for i, agent in enumerate(agents)
         ]
-        outcomes: list[JobResult] = _play(pool, jobs, "evaluate", progress)
-    if extras.figure and not outcomes[0].drawn:
-        step = extras.figure_step
-        wanted = "decision that acts" if step is None else f"environment step {step}"
-        raise DataError(
-            f"the first episode has no {wanted}, so no figure was written", "choose another step or scenario"
-        )
+
+        def check_figure(index: int, result: JobResult) -> None:
+            if index == 0 and result.drawn is False:
+                step = extras.figure_step
+                wanted = "decision that acts" if step is None else f"environment step {step}"
+                raise DataError(
+                    f"the first episode has no {wanted}, so there is no figure to draw",
+                    "choose another step or scenario, or leave --figure out",
+                )
+
+        outcomes: list[JobResult] = _play(pool, jobs, "evaluate", progress, check_figure)
     name = scenarios if isinstance(scenarios, str) else chosen.split
     return [
         _collect(agent, each[i], chosen, name, catalogue, outcomes[i :: len(agents)], statistics)
         for i, agent in enumerate(agents)
     ]
+
+
+def _check_agents(agents: Sequence[registry.AgentSpec], each: Sequence[GridSettings]) -> None:
+    names = [str(agent) for agent in agents]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ConfigError(f"agent '{twice[0]}' is given twice", "name each agent once")
+    for agent in agents:
+        registry.check(agent)
+    for name, grid in zip(names[1:], each[1:], strict=True):
+        if (grid.env, grid.data) != (each[0].env, each[0].data):
+            raise ConfigError(
+                f"{names[0]} would play on {each[0].env}, data {each[0].data or 'default'}, and {name} on {grid.env}, "
+                f"data {grid.data or 'default'}",
+                "pass --env and --data, or evaluate agents of different grids apart",
+            )
 
 
 def _check_new(agents: Sequence[registry.AgentSpec], chosen: ScenarioSet, extras: Extras) -> None:
@@ -128,18 +153,24 @@ def _job(
 def _statistics(
     pool: Pool, chosen: ScenarioSet, settings: GridSettings, folder: Path, progress: bool
 ) -> dict[Scenario, Statistics]:
-    """Score statistics of every scenario; those that the folder lacks are made and kept."""
+    """Score statistics of every scenario; those that the folder lacks are made, and each is kept as it is made."""
     missing = [one for one in chosen.scenarios if not statistics_file(folder, one).exists()]
-    made = _play(pool, [StatisticsJob(settings, one) for one in missing], "score statistics", progress)
-    for scenario, found in zip(missing, made, strict=True):
-        found.save(statistics_file(folder, scenario))
+
+    def keep(index: int, found: Statistics) -> None:
+        found.save(statistics_file(folder, missing[index]))
+
+    _play(pool, [StatisticsJob(settings, one) for one in missing], "score statistics", progress, keep)
     return {scenario: Statistics.load_from(statistics_file(folder, scenario)) for scenario in chosen.scenarios}
 
 
-def _play(pool: Pool, jobs: Sequence[Playable], what: str, progress: bool) -> list[Any]:
+def _play(
+    pool: Pool, jobs: Sequence[Playable], what: str, progress: bool, then: Callable[[int, Any], None]
+) -> list[Any]:
+    """Plays jobs and returns what they returned; `then` gets each index and result as soon as it is there."""
     results: list[Any] = [None] * len(jobs)
     with tqdm(total=len(jobs), desc=what, unit="episode", disable=not progress or not jobs) as bar:
         for index, result in pool.run(jobs):
+            then(index, result)
             results[index] = result
             bar.update()
     return results

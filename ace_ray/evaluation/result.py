@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ace_ray.config.errors import DataError
 from ace_ray.monitoring.statistics import Interval, interval
 
 SCORES = ("score_2020", "score_2022")
-DERIVED = ("survival", "reward", "full_episodes", "illegal_actions", "actions", "scores", "intervals", "episodes")
+WRITE = "write it with `ace evaluate … --json FILE`"
+# How a result is read: no conversion of types, no unknown field, no NaN.
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+DERIVED = ("survival", "reward", "full_episodes", "illegal_actions", "actions", "scores", "intervals")
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,12 @@ class Episode:
     maintenance: float = 0.0
     perturbation: float = 0.0
 
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.steps <= self.max_steps or self.max_steps < 1:
+            raise ValueError(f"steps is {self.steps}, and must be from 0 to max_steps, {self.max_steps}")
+
     @property
     def scenario(self) -> tuple[str, int, int, int, float, float]:
         """What has to be equal for two episodes to be a pair."""
@@ -92,6 +102,12 @@ class Evaluation:
     catalogue: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if not self.episodes:
+            raise ValueError("episodes is empty")
 
     @property
     def chronics(self) -> list[str]:
@@ -161,9 +177,13 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Evaluation:
-        """The inverse of `to_json`; what follows from the episodes is computed anew."""
-        rest = {key: value for key, value in row.items() if key not in DERIVED}
-        return cls(**rest, episodes=tuple(Episode(**episode) for episode in row["episodes"]))
+        """The inverse of `to_json`; what follows from the episodes is computed anew.
+
+        Raises:
+            ValidationError: a field is missing, unknown, or of another type.
+        """
+        stored = {key: value for key, value in row.items() if key not in DERIVED}
+        return _EVALUATION.validate_json(json.dumps(stored))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the JSON form through a temporary file."""
@@ -174,19 +194,52 @@ class Evaluation:
         os.replace(unfinished, path)
 
 
+_EVALUATION = TypeAdapter(Evaluation)
+
+
 def load(path: str | os.PathLike[str]) -> Evaluation:
     """Reads what `Evaluation.save` wrote.
 
     Raises:
-        DataError: missing, or not the result of an evaluation.
+        DataError: missing, or not the result of one evaluation.
+    """
+    found = load_all(path)
+    if len(found) > 1:
+        raise DataError(f"{path} holds the results of {len(found)} agents", "name the result of one")
+    return found[0]
+
+
+def load_all(path: str | os.PathLike[str]) -> list[Evaluation]:
+    """Reads the results in a file: one, or those of a table of agents (`ace evaluate` with several, `table.json`).
+
+    Raises:
+        DataError: missing, not the result of an evaluation, or one of a newer version.
     """
     try:
-        return Evaluation.from_json(json.loads(Path(path).read_text()))
+        row = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(row, dict):
+            raise DataError(f"{path} is not the result of an evaluation: it is no JSON object", WRITE)
+        return [Evaluation.from_json(one) for one in row["agents"]] if "agents" in row else [Evaluation.from_json(row)]
     except FileNotFoundError:
-        raise DataError(f"{path} does not exist", "write it with `ace evaluate … --json FILE`") from None
-    except (ValueError, KeyError, TypeError) as error:
-        problem = f"{path} is no result of an evaluation: {error!r}"
-        raise DataError(problem, "write it with `ace evaluate … --json FILE`") from error
+        raise DataError(f"{path} does not exist", WRITE) from None
+    except ValidationError as error:
+        raise _told(path, error) from error
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is not the result of an evaluation: {error}", WRITE) from error
+
+
+def _told(path: str | os.PathLike[str], error: ValidationError) -> DataError:
+    """What is wrong with a result. One that has all fields and some more was written by a newer version."""
+    unknown = [one for one in error.errors() if one["type"] == "unexpected_keyword_argument"]
+    problems = [one for one in error.errors() if one not in unknown]
+    if unknown and not problems:
+        field_name = str(unknown[0]["loc"][-1])
+        return DataError(
+            f"{path} was written by a newer version: this one does not know its field '{field_name}'",
+            "update ace-ray, or evaluate again with this version",
+        )
+    where = ".".join(str(part) for part in problems[0]["loc"])
+    return DataError(f"{path} is not the result of an evaluation: {where and where + ': '}{problems[0]['msg']}", WRITE)
 
 
 def plain_name(name: str) -> str:

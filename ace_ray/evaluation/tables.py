@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ace_ray.evaluation.compare import Comparison, bounds, compare, points
+from ace_ray.evaluation.compare import Comparison, bounds, compare, differences, points
 from ace_ray.evaluation.result import SCORES, Evaluation
 from ace_ray.evaluation.scores import QUIRK
 
 HEAD = ("agent", "survival %", "95 % interval", "full", "reward", "actions", "decision ms p50 / p99", "illegal")
 HEAD_SCORES = ("score 2020", "score 2022")
 HEAD_PAIRED = ("paired difference", "survival, points", "95 % interval", "full", "longer / equal / shorter", "reward")
+
+SHOWN = 8  # differences of settings and versions that a note names
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,13 @@ class Table:
             found.append("in-sample injections: training has seen these chronics, with other environment seeds.")
         if any(one.scores for one in self.evaluations):
             found.append(QUIRK)
+        for other in self.evaluations[1:]:
+            if different := differences(first, other):
+                more = f" and {len(different) - SHOWN} more" if len(different) > SHOWN else ""
+                found.append(
+                    f"{first.agent} and {other.agent} were evaluated with different settings or versions: "
+                    f"{', '.join(different[:SHOWN])}{more}."
+                )
         for one in self.comparisons:
             if one.survival.contains_zero:
                 found.append(f"{one.b} - {one.a}: the interval contains 0, so this shows no difference in survival.")

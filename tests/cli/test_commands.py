@@ -1,6 +1,7 @@
 """The commands as a user types them: help, mistakes, exit codes."""
 
 import argparse
+import errno
 import json
 import subprocess
 import sys
@@ -159,3 +160,95 @@ def test_doctor_prints_json_that_says_whether_the_machine_is_fit(
     (model,) = [check for check in found["checks"] if check["name"] == "model"]
     assert model["state"] == "fail" and "config.json" in model["found"]
     assert (code, found["fit"]) == (1, False)
+
+
+def options(parser: argparse.ArgumentParser) -> Iterator[tuple[argparse.ArgumentParser, argparse.Action]]:
+    """Every option of every command, with its parser."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from options(inner)
+        elif action.option_strings and action.nargs != 0:
+            yield parser, action
+
+
+ONCE = [pair for pair in options(make_parser()) if not isinstance(pair[1], argparse._AppendAction)]
+
+
+@pytest.mark.parametrize(
+    ("parser", "option"), ONCE, ids=[f"{parser.prog} {option.option_strings[0]}" for parser, option in ONCE]
+)
+def test_an_option_given_twice_is_refused_unless_it_may_be_repeated(
+    parser: argparse.ArgumentParser, option: argparse.Action, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = next(iter(option.choices)) if option.choices else "1"
+    name = option.option_strings[-1]
+    with pytest.raises(SystemExit):
+        parser.parse_known_args([name, value, f"{name}={value}"])
+    assert f"{name} is given twice" in capsys.readouterr().err
+
+
+TARGETS = {"--json", "--parquet", "--figure", "--scores", "--episodes", "--out", "--states-dir"}
+
+
+@pytest.mark.parametrize(
+    ("parser", "option"),
+    [pair for pair in ONCE if TARGETS & set(pair[1].option_strings)],
+    ids=lambda one: getattr(one, "prog", "") or one.option_strings[0],
+)
+def test_every_output_is_tried_before_the_command_begins(
+    parser: argparse.ArgumentParser, option: argparse.Action, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    target = str(tmp_path / "file" / "result")
+    required = {"--agent": "greedy", "--out": str(tmp_path)}
+    words = parser.prog.split()[1:] + (["a.json", "b.json"] if "compare" in parser.prog else [])
+    for other in parser._actions:
+        if other.required and other.option_strings and other is not option:
+            words += [other.option_strings[0], required[other.option_strings[0]]]
+    assert main([*words, option.option_strings[0], target]) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.startswith("ace: cannot write") and target in told.err
+
+
+def test_export_tries_its_folder_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main(["export", "no-such-run", str(tmp_path / "file" / "agent")]) == 2
+    assert "cannot write into" in capsys.readouterr().err
+
+
+SHORT = ["--env", "l2rpn_case14_sandbox", "--data", "shipped", "--processes", "1"]
+SHORT += ["--scenarios", "chronics=0-1;seeds=0;steps=3"]
+
+
+def test_several_agents_play_the_same_scenarios_and_their_result_can_be_compared_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both, third = str(tmp_path / "both.json"), str(tmp_path / "third.json")
+    assert main(["evaluate", "--agent", "do-nothing", "--agent", "reconnect", *SHORT, "--json", both]) == 0
+    assert "reconnect - do-nothing" in capsys.readouterr().out
+    found = json.loads(Path(both).read_text())
+    assert [one["agent"] for one in found["agents"]] == ["do-nothing", "reconnect"]
+    assert [len(one["episodes"]) for one in found["agents"]] == [2, 2]
+    assert main(["evaluate", "--agent", "greedy", *SHORT, "--json", third]) == 0
+    assert main(["compare", both, third]) == 0
+    assert "greedy - do-nothing" in capsys.readouterr().out
+    assert main(["evaluate", "--agent", "greedy", "--agent", "greedy", *SHORT]) == 2
+    assert "'greedy' is given twice" in capsys.readouterr().err
+
+
+def test_a_result_that_can_no_longer_be_written_has_been_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fills up while the episodes are played."""
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def fill(*_: object, **__: object) -> None:
+        raise full
+
+    monkeypatch.setattr("os.replace", fill)
+    monkeypatch.setattr(Path, "write_text", fill)
+    assert main(["evaluate", "--agent", "do-nothing", *SHORT, "--json", str(tmp_path / "r.json")]) == 2
+    told = capsys.readouterr()
+    assert "do-nothing  " in told.out and "remedy: free space" in told.err
+    assert list(tmp_path.iterdir()) == []

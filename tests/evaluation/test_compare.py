@@ -100,6 +100,69 @@ def test_a_file_that_is_no_evaluation_is_named(tmp_path):
         load(tmp_path / "y.json")
 
 
+def spoiled(**changes):
+    row = evaluation("greedy", [50, 60]).to_json() | changes
+    return {key: value for key, value in row.items() if value != "left out"}
+
+
+def first_episode(**changes):
+    one, *others = evaluation("greedy", [50, 60]).to_json()["episodes"]
+    return spoiled(episodes=[one | changes, *others])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ([spoiled()], "it is no JSON object"),
+        (None, "it is no JSON object"),
+        ({"agents": 3}, "is not the result of an evaluation"),
+        (spoiled(env="left out"), "env"),
+        (spoiled(env=3), "env: Input should be a valid string"),
+        (spoiled(in_sample="no"), "in_sample"),
+        (spoiled(versions=[1]), "versions"),
+        (spoiled(episodes=[]), "episodes is empty"),
+        (spoiled(episodes=["x"]), r"episodes\.0"),
+        (first_episode(steps="50"), r"episodes\.0\.steps: Input should be a valid integer"),
+        (first_episode(steps=True), r"episodes\.0\.steps"),
+        (first_episode(reward=None), r"episodes\.0\.reward: Input should be a valid number"),
+        (first_episode(reward=float("nan")), r"episodes\.0\.reward: Input should be a finite number"),
+        (first_episode(steps=121), "steps is 121, and must be from 0 to max_steps, 100"),
+        (first_episode(steps=0, max_steps=0), "max_steps"),
+        (spoiled(alarms=3), "newer version: this one does not know its field 'alarms'"),
+        (first_episode(alarm_score=1), "newer version: this one does not know its field 'alarm_score'"),
+        (first_episode(alarm_score=1, steps=None), r"episodes\.0\.steps"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_message(tmp_path, capsys, content, words):
+    evaluation("greedy", [50, 60]).save(tmp_path / "a.json")
+    (tmp_path / "b.json").write_text(json.dumps(content))
+    assert main(["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == 2
+    told = capsys.readouterr().err
+    assert "b.json" in told and "remedy:" in told and re.search(words, told), told
+
+
+def test_other_settings_and_versions_are_told_in_a_line():
+    settings = {"reward": {"offset": 0.9}, "rules": {"revert_every": 1}}
+    a = evaluation("a", [50, 60], settings=settings, versions={"grid2op": "1.12.1", "numpy": "1"})
+    changed = {"reward": {"offset": 0.5}, "rules": {"revert_every": 1}}
+    b = evaluation("b", [50, 60], settings=changed, versions={"grid2op": "1.10.0", "numpy": "1", "torch": "2"})
+    (note,) = [note for note in table([a, b], reference="a").notes() if "different settings" in note]
+    assert note.endswith("reward.offset 0.9 and 0.5, grid2op 1.12.1 and 1.10.0, torch unknown and 2.")
+    assert not any("different" in note for note in table([a, replace(a, agent="b")], reference="a").notes())
+
+
+def test_files_of_one_name_are_told_apart_and_one_given_twice_is_refused(tmp_path, capsys):
+    paths = [str(tmp_path / folder / "greedy.json") for folder in ("x", "y")]
+    for path, steps in zip(paths, ([50, 60], [40, 60]), strict=True):
+        evaluation("greedy", steps).save(path)
+    assert main(["compare", *paths]) == 0
+    assert f"greedy ({paths[1]}) - greedy ({paths[0]})" in capsys.readouterr().out
+    assert main(["compare", paths[0], paths[0]]) == 2
+    assert "is given twice" in capsys.readouterr().err
+    assert main(["compare", *paths, "--json", paths[1]]) == 2
+    assert load(paths[1]).episodes[0].steps == 40
+
+
 def test_two_results_of_one_agent_are_told_apart_by_their_files():
     both, overloaded = evaluation("greedy", [50, 60]), evaluation("greedy", [40, 60], predicate="overloaded")
     named = named_apart([both, overloaded, evaluation("reconnect", [10, 20])], ["a", "b", "c"])

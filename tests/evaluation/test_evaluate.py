@@ -10,6 +10,7 @@ from ace_ray.config.errors import AceError, ConfigError, DataError
 from ace_ray.config.grid import GridSettings
 from ace_ray.evaluation.evaluate import Extras, evaluate_all
 from ace_ray.evaluation.play import play, refused
+from ace_ray.evaluation.player import EpisodeJob
 from ace_ray.evaluation.result import load
 from ace_ray.grid.engine import DecisionEngine
 from ace_ray.grid.scenarios.environment import make_env
@@ -144,7 +145,8 @@ def test_agents_play_the_same_scenarios_and_the_result_is_kept(grid_settings, tm
 
 @pytest.mark.parametrize(
     ("agent", "scenarios", "error"),
-    [("greedier", SHORT, ConfigError), ("policy:no_run", SHORT, AceError), ("greedy", "week:1", AceError)],
+    [("greedier", SHORT, ConfigError), ("policy:no_run", SHORT, AceError), ("greedy", "week:1", AceError)]
+    + [("greedy", "chronics=0,0;seeds=0", DataError)],
 )
 def test_bad_input_is_named_before_any_work(agent, scenarios, error, grid_settings, monkeypatch):
     monkeypatch.setattr("ace_ray.evaluation.pool.Pool.run", lambda *_: pytest.fail("work was started"))
@@ -173,7 +175,17 @@ def test_every_episode_is_saved_as_episode_data_with_a_picture_of_the_first(env,
         evaluate_all(["greedy"], short, grid_settings, processes=1, progress=False, extras=extras)
 
 
-def test_a_figure_of_a_step_that_is_not_there_is_an_error(grid_settings, tmp_path):
+def test_a_figure_that_cannot_be_drawn_is_told_after_the_first_episode(grid_settings, tmp_path, monkeypatch):
+    played = []
+    whole = EpisodeJob.play
+    monkeypatch.setattr(EpisodeJob, "play", lambda job, player: played.append(job) or whole(job, player))
     extras = Extras(figure=tmp_path / "x.png", figure_step=50)
     with pytest.raises(DataError, match="no environment step 50"):
-        evaluate_all(["do-nothing"], "chronics=0;seeds=3;steps=3", grid_settings, processes=1, extras=extras)
+        evaluate_all(["do-nothing"], "chronics=0;seeds=3-6;steps=3", grid_settings, processes=1, extras=extras)
+    assert len(played) == 1
+
+
+def test_agents_on_different_grids_are_refused(grid_settings):
+    other = grid_settings.model_copy(update={"env": "l2rpn_case14_sandbox"})
+    with pytest.raises(ConfigError, match="reconnect on l2rpn_case14_sandbox"):
+        evaluate_all(["do-nothing", "reconnect"], SHORT, [grid_settings, other], processes=1)
