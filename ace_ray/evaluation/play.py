@@ -65,7 +65,7 @@ def play(env: Any, agent: Any, scenario: Scenario, settings: GridSettings, watch
             timed.append(seconds)
         after, _, done, info = env.step(action)
         steps += 1
-        dead = is_blackout(done, info, steps, length)
+        dead = is_blackout(done, info, steps, length, scenario.chronic)
         reward = step_reward(after, dead, settings.reward)
         total += reward
         acted += action.can_affect_something()

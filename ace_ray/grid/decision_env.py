@@ -153,7 +153,8 @@ class DecisionEnv(gymnasium.Env):
 
     def _play(self, ids: tuple[int, ...]) -> tuple[dict, float, bool, bool, dict]:
         """Play `ids` now, then the rules, until a decision is asked for or the episode ends."""
-        segment = _Segment(self.settings.reward.gamma)
+        scenario, segment = self._scenario, _Segment(self.settings.reward.gamma)
+        assert scenario is not None
         self._decision = None
         while True:
             action = self.engine.catalogue.action(ids, self._grid_obs)
@@ -162,7 +163,7 @@ class DecisionEnv(gymnasium.Env):
                 segment.log.append((self._step, played))
             self._grid_obs, _, done, info = self.env.step(action)
             self._step += 1
-            blackout = is_blackout(done, info, self._step, self._length)
+            blackout = is_blackout(done, info, self._step, self._length, scenario.chronic)
             segment.add(step_reward(self._grid_obs, blackout, self.settings.reward), self._grid_obs, info)
             if done or self._step >= self._length:
                 self._log.extend(segment.log)

@@ -133,7 +133,7 @@ class Comparator:
         while trail.end < until and not trail.dead:
             obs, _, done, info = env.step(action)
             self.steps += 1
-            trail.dead = is_blackout(done, info, trail.end + 1, length)
+            trail.dead = is_blackout(done, info, trail.end + 1, length, snapshot.scenario.chronic)
             trail.rewards.append(step_reward(obs, trail.dead, self.settings.reward))
             if trail.dead or trail.end == until:
                 break

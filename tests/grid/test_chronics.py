@@ -11,7 +11,8 @@ from grid2op.Chronics import GridStateFromFile, GridStateFromFileWithForecastsWi
 from lightsim2grid import LightSimBackend
 
 from ace_ray.config.grid import GridSettings
-from ace_ray.grid.scenarios.chronics import FileSeries, SeriesCache, count_rows
+from ace_ray.grid.scenarios.chronic_files import count_rows
+from ace_ray.grid.scenarios.chronics import FileSeries, SeriesCache
 from ace_ray.grid.scenarios.environment import make_env
 from ace_ray.grid.scenarios.maintenance import draw, plan
 from ace_ray.grid.scenarios.scenario import Scenario, reset_to

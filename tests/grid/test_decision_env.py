@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from ace_ray.config.errors import DataError
 from ace_ray.config.grid import GridSettings, RewardSettings, RuleSettings
 from ace_ray.grid.decision_env import DecisionEnv
 from ace_ray.grid.engine import Decision, EngineSpec
@@ -188,7 +189,7 @@ def test_the_observation_is_one_of_the_space_with_the_real_engine(env, engine, s
     assert decided >= 2
 
 
-def test_a_blackout_is_told_by_the_count_and_by_the_exception():
+def test_a_blackout_is_an_exception_and_an_early_end_without_one_is_an_error():
     class Grid:
         load_p, gen_p = np.array([50.0, 40.0]), np.array([100.0])
 
@@ -197,11 +198,14 @@ def test_a_blackout_is_told_by_the_count_and_by_the_exception():
     def info(*errors):
         return {"exception": list(errors), "is_illegal": bool(errors), "is_ambiguous": False}
 
-    assert not is_blackout(False, info(IllegalAction("")), 3, 10)
-    assert is_blackout(True, info(), 9, 10), "an end before its time"
-    assert is_blackout(True, info(BackendError("")), 10, 10), "a blackout at the very last step"
-    assert not is_blackout(True, info(), 10, 10)
-    assert not is_blackout(True, info(IllegalAction("")), 10, 10)
+    assert not is_blackout(False, info(IllegalAction("")), 3, 10, "week")
+    assert is_blackout(True, info(BackendError("")), 3, 10, "week")
+    assert is_blackout(True, info(IllegalAction("")), 3, 10, "week"), "a redispatch that ends the game"
+    assert is_blackout(True, info(BackendError("")), 10, 10, "week"), "a blackout at the very last step"
+    assert not is_blackout(True, info(), 10, 10, "week")
+    assert not is_blackout(True, info(IllegalAction("")), 10, 10, "week")
+    with pytest.raises(DataError, match="'week' is over at step 9 of 10"):
+        is_blackout(True, info(), 9, 10, "week")
     assert is_refused(info(IllegalAction(""))) and not is_refused(info())
     assert step_reward(Grid, False, RewardSettings()) == pytest.approx(0.0)
     assert step_reward(Grid, True, RewardSettings(blackout=-3.0)) == -3.0

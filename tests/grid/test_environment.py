@@ -1,6 +1,5 @@
 """Environments are built on any data, and what is missing is said before any work starts."""
 
-import bz2
 import json
 import shutil
 from pathlib import Path
@@ -154,37 +153,6 @@ def own_week(tmp_path, case14):
     shutil.copytree(source, tmp_path / "good")
     shutil.copytree(source, tmp_path / "week")
     return tmp_path / "week", GridSettings(env="l2rpn_case14_sandbox", data=str(tmp_path))
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def rewrite(path: Path, change) -> None:
-    path.write_bytes(bz2.compress(change(bz2.decompress(path.read_bytes()))))
-
-
-@pytest.mark.parametrize(
-    ("name", "damage"),
-    [
-        ("load_p.csv.bz2", cut),
-        ("prod_p.csv.bz2", lambda path: rewrite(path, lambda text: text.replace(b"\n", b"\nx", 3))),
-        ("load_q.csv.bz2", lambda path: rewrite(path, lambda text: b"\n".join(text.split(b"\n")[:50]) + b"\n")),
-        ("prod_p_forecasted.csv.bz2", lambda path: rewrite(path, lambda text: text[: len(text) // 2])),
-        ("load_p.csv.bz2", lambda path: rewrite(path, lambda text: b"nobody_" + text)),
-        ("start_datetime.info", lambda path: path.write_text("yesterday")),
-    ],
-)
-def test_a_broken_chronic_is_named_when_it_is_played(own_week, name, damage):
-    week, settings = own_week
-    env = make_env(settings)
-    damage(week / name)
-    scenario = Scenario(settings.env, settings.data, "week", 0)
-    with pytest.raises(DataError, match="week") as caught:
-        reset_to(env, scenario)
-    assert caught.value.remedy
-    reset_to(env, Scenario(settings.env, settings.data, "good", 0))
-    env.close()
 
 
 def test_a_maintenance_meta_file_is_heeded_in_any_environment(own_week):

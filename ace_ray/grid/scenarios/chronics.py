@@ -12,14 +12,9 @@ decides), no `*_forecasted` files forecasts that repeat the present values. On t
 `Variation`: it changes the fork that one episode plays, never what is cached.
 """
 
-import bz2
 import copy
-import gzip
-import lzma
-import os
-import zipfile
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -30,74 +25,66 @@ from grid2op.Chronics import (
     GridStateFromFileWithForecastsWithMaintenance,
     Multifolder,
 )
-from grid2op.Exceptions import Grid2OpException
 
 from ace_ray.config.errors import DataError
+from ace_ray.grid.scenarios.chronic_files import (
+    check_columns,
+    check_maintenance_meta,
+    check_rows,
+    draws_maintenance,
+    reading,
+    unreadable,
+)
 from ace_ray.grid.scenarios.maintenance import draw, plan
 from ace_ray.grid.scenarios.variation import Variation
 
-MAINTENANCE_META = "maintenance_meta.json"
-_ENDINGS = (".csv", ".csv.bz2", ".zip", ".csv.gzip", ".csv.xz")  # those that Grid2Op reads
-_COUNTED = ("prod_p", "load_p", "prod_v", "load_q")  # the first one present tells the number of rows
-_CHUNK = 1 << 20
-
-
-def count_rows(folder: str) -> int:
-    """Rows of a chronic (its initial state included), counted without parsing; 0 where it holds no series."""
-    path = next(_files(folder, _COUNTED), None)
-    return 0 if path is None else _count_lines(path) - 1
-
-
-def draws_maintenance(folder: str, series_class: type) -> bool:
-    """Whether the maintenance of a chronic is drawn from the environment seed.
-
-    Args:
-        folder: Of the chronic.
-        series_class: What the environment reads its chronics with.
-    """
-    if not os.path.exists(os.path.join(folder, MAINTENANCE_META)):
-        return False
-    planned = next(_files(folder, ("maintenance",)), None)
-    return planned is None or issubclass(series_class, GridStateFromFileWithForecastsWithMaintenance)
-
-
-def _files(folder: str, names: Iterable[str]) -> Iterator[str]:
-    candidates = (os.path.join(folder, name + ending) for name in names for ending in _ENDINGS)
-    return (path for path in candidates if os.path.exists(path))
-
-
-def _count_lines(path: str) -> int:
-    if path.endswith(".zip"):
-        with zipfile.ZipFile(path) as archive:
-            text = archive.read(archive.namelist()[0])
-            return text.count(b"\n") + (not text.endswith(b"\n"))
-    opener: Any = {".bz2": bz2.open, ".gzip": gzip.open, ".xz": lzma.open}.get(os.path.splitext(path)[1], open)
-    lines, last = 0, b"\n"
-    with opener(path, "rb") as stream:
-        while block := stream.read(_CHUNK):
-            lines += block.count(b"\n")
-            last = block[-1:]
-    return lines + (last != b"\n")
+_ELEMENTS = {  # by the first word of a table: Grid2Op's key of its elements, and what they are
+    "load": ("loads", "load"),
+    "prod": ("prods", "generator"),
+    "hazards": ("lines", "line"),
+    "maintenance": ("lines", "line"),
+}
 
 
 class FileSeries(GridStateFromFileWithForecasts):
     """Injections, forecasts and planned maintenance from files; forks and deep copies share the parsed arrays."""
 
-    @staticmethod
-    def _file_len(path: str, ending: str) -> int:
-        return _count_lines(path) - 1
+    _rows: int  # of every table of the series
 
-    def check(self) -> None:
-        """Raise ValueError where a series has too few rows, or a value that is no number."""
-        for name in ("load_p", "load_q", "prod_p", "prod_v"):
-            for series, rows in ((name, self.n_), (f"{name}_forecast", self.n_ * self._nb_forecast)):
-                array = getattr(self, series)
-                if array is None:
-                    continue
-                if len(array) < rows:
-                    raise ValueError(f"{series} has {len(array)} rows, not {rows}")
-                if not np.isfinite(array).all():
-                    raise ValueError(f"{series} has values that are no numbers")
+    def _init_date_time(self, path: str) -> None:
+        super()._init_date_time(path)
+        if self.time_interval <= timedelta(0):
+            raise unreadable(path, f"time_interval.info tells an interval of {self.time_interval}")
+
+    def _get_data(self, data_name: str, chunksize: int | None = -1, nrows: int | None = None) -> Any:
+        """Grid2Op's own, which cuts forecasts to the length of the series: one row more, so that a rest is seen."""
+        return super()._get_data(data_name, chunksize, None if nrows is None else nrows + 1)
+
+    def _get_orders(self, load_p: Any, load_q: Any, prod_p: Any, prod_v: Any, *rest: Any) -> tuple:
+        """Grid2Op's own, after a check of the tables: first those of the series, then those of the forecasts."""
+        ahead = self.n_ is not None
+        series = {"load_p": load_p, "load_q": load_q, "prod_p": prod_p, "prod_v": prod_v}
+        hazards, maintenance = rest[:2]
+        tables = {name + "_forecasted" * ahead: table for name, table in series.items()}
+        tables |= {"hazards": hazards, "maintenance": maintenance}
+        rows = {}
+        for name, table in tables.items():
+            if table is not None:
+                key, kind = _ELEMENTS[name.partition("_")[0]]
+                check_columns(self.path, name, table, self.names_chronics_to_backend[key], kind)
+                rows[name] = len(table)
+        if not ahead:
+            self._rows = check_rows(self.path, rows)
+        elif wrong := [f"{name} has {n} rows" for name, n in rows.items() if n != self._rows * self._nb_forecast]:
+            raise unreadable(
+                self.path,
+                f"{', '.join(wrong)}, and {self._rows} rows with {self._nb_forecast} forecasts each need "
+                f"{self._rows * self._nb_forecast}",
+            )
+        return super()._get_orders(load_p, load_q, prod_p, prod_v, *rest)
+
+    def _file_len(self, path: str, ending: str) -> int:
+        return self._rows
 
     def freeze(self) -> int:
         """Make every array read-only; returns their size in bytes."""
@@ -154,6 +141,10 @@ class FileSeries(GridStateFromFileWithForecasts):
 
 class FileSeriesDrawnMaintenance(FileSeries, GridStateFromFileWithForecastsWithMaintenance):
     """The same with maintenance drawn from the environment seed, as `maintenance_meta.json` says."""
+
+    def initialize(self, loads: Any, prods: Any, lines: Any, subs: Any, names_chronics_to_backend: Any = None) -> None:
+        super().initialize(loads, prods, lines, subs, names_chronics_to_backend)
+        check_maintenance_meta(self.path, self, lines)
 
     def fork(self, max_iter: int, seed: int) -> Any:
         new = super().fork(max_iter, seed)
@@ -215,6 +206,11 @@ class CachedMultifolder(Multifolder):
     def __init__(self, path: str, gridvalueClass: type = GridStateFromFile, **kwargs: Any) -> None:
         super().__init__(path=path, gridvalueClass=gridvalueClass, **kwargs)
         self.variation: Variation | None = None  # of the episodes that start from now on
+        self._named = False  # whether the next chronic was asked for by its name
+
+    def tell_id(self, id_num: int | str, previous: bool = False) -> None:
+        super().tell_id(id_num, previous)
+        self._named = isinstance(id_num, str)
 
     def initialize(
         self,
@@ -232,9 +228,8 @@ class CachedMultifolder(Multifolder):
         self.n_gen, self.n_load, self.n_line = len(orders[1]), len(orders[0]), len(orders[2])
         if self._order is None:
             self.reset()
-        path = str(self.subpaths[self._order[self._prev_cache_id]])
         seed = self.space_prng.randint(np.iinfo(np.int32).max)
-        series = self._parsed(path, orders, names_chronics_to_backend)
+        series = self._chosen(orders, names_chronics_to_backend)
         self.data = series.fork(self._max_iter, seed)
         self.start_datetime = self.data.start_datetime
         self.current_datetime = self.data.current_datetime
@@ -244,23 +239,31 @@ class CachedMultifolder(Multifolder):
         if self.variation is not None:
             self.variation.apply(self.data)
 
+    def _chosen(self, orders: tuple, names: dict | None) -> Any:
+        """The series of the chronic at hand; where nobody named it, the first one from there on that can be read."""
+        named, self._named = self._named, False
+        first: DataError | None = None
+        for _ in range(1 if named else len(self._order)):
+            try:
+                return self._parsed(self.get_id(), orders, names)
+            except DataError as error:
+                first = first or error
+                if not named:
+                    self.next_chronics()
+        assert first is not None
+        raise first
+
     def _parsed(self, path: str, orders: tuple, names: dict | None) -> Any:
         drawn = draws_maintenance(path, self.gridvalueClass)
         key = (path, drawn, tuple(tuple(map(str, order)) for order in orders))
         series = _CACHE.get(key)
         if series is None:
             series_class = FileSeriesDrawnMaintenance if drawn else FileSeries
-            series = series_class(
-                path=path, time_interval=self.time_interval, sep=self.sep, max_iter=-1, **self._kwargs
-            )
-            series.seed(0)
-            try:
+            with reading(path):
+                series = series_class(
+                    path=path, time_interval=self.time_interval, sep=self.sep, max_iter=-1, **self._kwargs
+                )
+                series.seed(0)
                 series.initialize(*orders, names_chronics_to_backend=names)
-                series.check()
-            except (Grid2OpException, OSError, EOFError, ValueError, KeyError, lzma.LZMAError) as error:
-                raise DataError(
-                    f"chronic {path} cannot be read: {type(error).__name__}: {error}",
-                    "mend or remove its folder; its series must name the loads and generators of this environment",
-                ) from error
             _CACHE.put(key, series)
         return series

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ace_ray.config.errors import DataError
-from ace_ray.grid.scenarios.chronics import count_rows
+from ace_ray.grid.scenarios.chronic_files import check_rows, count_rows, reading
 
 PACKAGED = Path(__file__).resolve().parents[2] / "data"
 PACKAGED_ENVS = ("l2rpn_neurips_2020_track1", "l2rpn_icaps_2021")  # one grid, the same names and limits
@@ -56,10 +56,8 @@ class DataSet:
 
 @lru_cache(maxsize=4096)
 def _steps(folder: str) -> int:
-    rows = count_rows(folder)
-    if rows < 2:
-        raise DataError(f"{folder} holds no time series that Grid2Op can read", "it needs prod_p and load_p files")
-    return rows - 1
+    with reading(folder):
+        return check_rows(folder, {"series": count_rows(folder)}) - 1
 
 
 def data_id(env: str, data: str | None) -> str:

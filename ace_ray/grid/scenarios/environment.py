@@ -17,7 +17,8 @@ from lightsim2grid import LightSimBackend
 
 from ace_ray.config.errors import DataError
 from ace_ray.config.grid import GridSettings
-from ace_ray.grid.scenarios.chronics import CachedMultifolder, draws_maintenance, reserve_cache
+from ace_ray.grid.scenarios.chronic_files import draws_maintenance
+from ace_ray.grid.scenarios.chronics import CachedMultifolder, reserve_cache
 from ace_ray.grid.scenarios.data import DataSet, data_id, open_data
 
 _MULTIMIX = ".multimix"

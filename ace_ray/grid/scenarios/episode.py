@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from grid2op.Exceptions import AmbiguousAction, Grid2OpException, IllegalAction
 
-from ace_ray.config.errors import AceError
+from ace_ray.config.errors import AceError, DataError
 from ace_ray.config.grid import RewardSettings
 
 # What a broken episode raises: Grid2Op itself, lightsim2grid's C++ (RuntimeError), NumPy on a singular matrix, or a
@@ -13,22 +13,32 @@ from ace_ray.config.grid import RewardSettings
 EPISODE_ERRORS = (Grid2OpException, RuntimeError, ArithmeticError, np.linalg.LinAlgError, AceError)
 
 
-def is_blackout(done: bool, info: dict, step: int, length: int) -> bool:
+def is_blackout(done: bool, info: dict, step: int, length: int, chronic: str) -> bool:
     """Whether the step that returned `done` and `info` ended in a blackout.
 
-    A blackout is an exception in `info`, cross-checked with the count: an episode that ends before its length went
-    black whatever `info` says. Exceptions about an illegal or ambiguous action are no blackout.
+    A blackout is an exception in `info`; at the very end of an episode, one that is not about an illegal or ambiguous
+    action.
 
     Args:
         done: As returned by `env.step`.
         info: As returned by `env.step`.
         step: Steps played since the scenario's start, this one included.
         length: `episode_length` of the scenario.
+        chronic: Of the scenario.
+
+    Raises:
+        DataError: The episode is over before its time though nothing went wrong: its chronic has fewer rows than it
+            says. Counted as a blackout it would teach that a sound state is a deadly one.
     """
     if not done:
         return False
-    errors = [e for e in info["exception"] if not isinstance(e, IllegalAction | AmbiguousAction)]
-    return bool(errors) or step < length
+    errors = info["exception"]
+    if step < length and not errors:
+        raise DataError(
+            f"chronic '{chronic}' is over at step {step} of {length}, and the grid is not black",
+            "mend or remove it: its files must have the same number of rows",
+        )
+    return step < length or any(not isinstance(error, IllegalAction | AmbiguousAction) for error in errors)
 
 
 def is_refused(info: dict) -> bool:

@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from grid2op.Exceptions import EnvError
+from grid2op.Exceptions import Grid2OpException
+from numpy.linalg import LinAlgError
 
 from ace_ray.config.errors import DataError
+from ace_ray.grid.scenarios.chronic_files import shortened
 from ace_ray.grid.scenarios.chronics import CachedMultifolder
 from ace_ray.grid.scenarios.variation import Variation
 
@@ -78,8 +80,8 @@ def reset_to(env: Any, scenario: Scenario) -> Any:
     """Reset `env` (from `make_env`) to the first observation of the scenario.
 
     Raises:
-        DataError: The environment or its data set is not the scenario's, it has no such chronic, or the grid goes
-            black in the step that Grid2Op plays before `start_step`.
+        DataError: The environment or its data set is not the scenario's, it has no such chronic, the chronic cannot be
+            read, or the grid goes black at its first row or in the step that Grid2Op plays before `start_step`.
     """
     if (env.ace_name, env.ace_data.id) != (scenario.env, scenario.data):
         raise DataError(
@@ -97,12 +99,11 @@ def reset_to(env: Any, scenario: Scenario) -> Any:
         warnings.simplefilter("ignore")
         try:
             return env.reset(seed=scenario.env_seed, options=options)
-        except EnvError as error:
-            if scenario.start_step == 0:
-                raise
+        except (Grid2OpException, RuntimeError, ArithmeticError, LinAlgError) as error:
             raise DataError(
-                f"scenario {scenario.key()} is over before it begins: the grid goes black at its first observation",
-                "choose another start step or environment seed",
+                f"scenario {scenario.key()} is over before it begins, at row {scenario.start_step} of its chronic: "
+                f"{shortened(error)}",
+                "choose another start step or environment seed, or remove the chronic from the set",
             ) from error
 
 
