@@ -16,6 +16,7 @@ from ace_ray.config.errors import DataError
 from ace_ray.evaluation.figures import action_figure
 from ace_ray.evaluation.play import Played
 from ace_ray.evaluation.result import plain_name
+from ace_ray.grid import grid2op_internals as internals
 from ace_ray.grid.scenarios.scenario import Scenario
 
 
@@ -62,23 +63,23 @@ class EpisodeRecorder:
 
         observations = rows(length + 1, env.observation_space.n)
         observations[0] = observation.to_vect()
-        attack_width = env._opponent_action_space.n
+        attack_width = internals.opponent_action_space(env).n
         self.env = env
         self.data = EpisodeData(
             actions=rows(length, env.action_space.n),
-            env_actions=rows(length, env._helper_action_env.n),
+            env_actions=rows(length, internals.environment_action_space(env).n),
             observations=observations,
             rewards=np.full(length, np.nan, dtype=np.float32),
             disc_lines=np.zeros((length, env.n_line), dtype=bool),
             times=np.full(length, np.nan, dtype=np.float32),
             observation_space=env.observation_space,
             action_space=env.action_space,
-            helper_action_env=env._helper_action_env,
+            helper_action_env=internals.environment_action_space(env),
             path_save=str(self.folder),
             disc_lines_templ=np.zeros((1, env.n_line), dtype=bool),
             attack_templ=np.zeros((1, attack_width), dtype=np.float32),
             attack=np.zeros((length, attack_width), dtype=np.float32),
-            attack_space=env._opponent_action_space,
+            attack_space=internals.opponent_action_space(env),
             logger=logging.getLogger(__name__),
             name=self.name,
             other_rewards=[],
@@ -96,8 +97,8 @@ class EpisodeRecorder:
         """Stores one step."""
         self._acting += seconds
         env = self.env
-        attack = env._oppSpace.last_attack
-        self.data.incr_store(True, number, seconds, reward, env._env_modification, action, after, attack, info)
+        attack, changed = internals.last_attack(env), internals.environment_action(env)
+        self.data.incr_store(True, number, seconds, reward, changed, action, after, attack, info)
 
     def finish(self, played: Played) -> None:
         """Writes the episode."""

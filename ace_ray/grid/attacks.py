@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ace_ray.grid import grid2op_internals as internals
 from ace_ray.grid.game import GameRules
 from ace_ray.grid.physics.model import FloatArray, IntArray
 from ace_ray.grid.physics.security import attackable_lines
@@ -42,11 +43,10 @@ class Opponent:
     def from_env(cls, env: Any, among: IntArray) -> "Opponent":
         """Reads the rules of `env`; only the attackable lines `among` these are kept."""
         lines = np.intersect1d(np.array(attackable_lines(env), np.int64), among)
-        order = [int(line) for line in getattr(env._opponent, "_lines_ids", None) or []]
-        given = (getattr(env, "_kwargs_opponent", None) or {}).get("rho_normalization") or []
+        order = internals.opponent_lines(internals.opponent(env))
+        given = internals.opponent_settings(env).get("rho_normalization") or []
         usual = dict(zip(order, given, strict=False)) if len(order) == len(given) else {}
-        rest = getattr(env._oppSpace, "attack_cooldown", None) or 0
-        return cls(lines, np.array([usual.get(int(line), 1.0) for line in lines]), int(rest))
+        return cls(lines, np.array([usual.get(int(line), 1.0) for line in lines]), internals.attack_rest(env))
 
     def threats(self, obs: Any, lead: int) -> Threats:
         """The next attack, whenever it comes, and maintenance that begins within `lead` steps."""

@@ -16,6 +16,7 @@ from ace_ray.grid.attacks import Opponent
 from ace_ray.grid.candidates import MASKED_SCORE, Candidates, Evaluation
 from ace_ray.grid.features import context_feature_names, context_features, slot_feature_names, slot_features
 from ace_ray.grid.game import GameRules
+from ace_ray.grid.grid2op_internals import power_grid
 from ace_ray.grid.physics.ac_check import AcCheck
 from ace_ray.grid.physics.catalogue import LINE, Catalogue
 from ace_ray.grid.physics.effect import topologies_after
@@ -80,7 +81,7 @@ class DecisionEngine:
         self.settings = settings
         if env.done:  # an episode that is over has neither grid nor limits, and has to be reset anyway
             env.reset()
-        grid = env.backend._grid.copy()
+        grid = power_grid(env).copy()
         self.model = GridModel.from_env(env, grid)
         self.catalogue = Catalogue.from_env(env)
         self.security = Security(self.model, settings.critical, attackable_lines(env))

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ace_ray.grid import grid2op_internals as internals
+from ace_ray.grid.grid2op_internals import NEXT
 from ace_ray.grid.physics.model import FloatArray
-
-_NEXT = 1  # the next step, as `simulate` has it by default
 
 
 class Forecast(NamedTuple):
@@ -36,15 +36,15 @@ def simulate(obs: Any, action: Any) -> Forecast:
     Raises:
         Grid2OpException: As `obs.simulate`, such as for an observation without forecast.
     """
-    known, env = getattr(obs, "_forecasted_grid_act", None), getattr(obs, "_obs_env", None)
-    if known is None or env is None or not _foresees(obs):
-        # nothing to foretell, which `simulate` says in words, or not Grid2Op's own observation
+    parts = internals.forecast_parts(obs)
+    if parts is None:  # `simulate` says in words why there is nothing to foretell
         simulated, _, done, info = obs.simulate(action)
         return Forecast(simulated, done, info["exception"])
-    if _NEXT not in known:
-        timestamp, injection = obs._forecasted_inj[_NEXT]
-        known[_NEXT] = {"timestamp": timestamp, "inj_action": obs.action_helper(injection)}
-    env.init(known[_NEXT]["inj_action"], time_stamp=known[_NEXT]["timestamp"], obs=obs, time_step=_NEXT)
+    known, env = parts
+    if NEXT not in known:
+        stamp, injection = internals.forecast_injections(obs)
+        known[NEXT] = {"timestamp": stamp, "inj_action": obs.action_helper(injection)}
+    env.init(known[NEXT]["inj_action"], time_stamp=known[NEXT]["timestamp"], obs=obs, time_step=NEXT)
     simulated, _, done, info = env.simulate(action)
     return Forecast(simulated, done, info["exception"])
 
@@ -59,21 +59,16 @@ class Injections(NamedTuple):
 
 def foretold(obs: Any) -> Injections:
     """The forecast for the next step; what is there now where there is none."""
-    if not _foresees(obs):
+    if not internals.has_forecast(obs):
         return Injections(np.array(obs.load_p), np.array(obs.load_q), np.array(obs.gen_p))
-    return Injections(*(np.asarray(values)[_NEXT] for values in obs.get_forecast_arrays()[:3]))
+    return Injections(*(np.asarray(values)[NEXT] for values in obs.get_forecast_arrays()[:3]))
 
 
 def foretell(obs: Any, injections: Injections) -> None:
     """From now on `simulate` of this observation takes these injections for those of the next step."""
-    if not _foresees(obs):
+    if not internals.has_forecast(obs):
         return
-    timestamp, known = obs._forecasted_inj[_NEXT]
+    stamp, known = internals.forecast_injections(obs)
     load_p, load_q, gen_p = (values.astype(np.float32) for values in injections)
     ours = {**known.get("injection", {}), "load_p": load_p, "load_q": load_q, "prod_p": gen_p}
-    obs._forecasted_inj[_NEXT] = (timestamp, {**known, "injection": ours})
-    obs._forecasted_grid_act.pop(_NEXT, None)
-
-
-def _foresees(obs: Any) -> bool:
-    return len(getattr(obs, "_forecasted_inj", ())) > _NEXT
+    internals.replace_forecast(obs, stamp, {**known, "injection": ours})

@@ -13,6 +13,7 @@ import numpy as np
 
 from ace_ray.config.grid import GridSettings
 from ace_ray.grid.engine import Decision
+from ace_ray.grid.grid2op_internals import attack_duration
 from ace_ray.grid.physics.catalogue import Catalogue
 from ace_ray.language.view import (
     COLLAPSE,
@@ -51,7 +52,7 @@ def facts_of(env: Any, outages: Iterable[int], settings: GridSettings) -> GridFa
         step_minutes=round(float(env.delta_time_seconds) / 60),
         horizon=settings.compare.horizon,
         opponent=opponent,
-        attack_steps=int(env._opponent_attack_duration) if opponent else 0,
+        attack_steps=attack_duration(env) if opponent else 0,
         offset=settings.reward.offset,
     )
 

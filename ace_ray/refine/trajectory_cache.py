@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ace_ray.grid import grid2op_internals as internals
+
 
 def fingerprint(env: Any, obs: Any) -> bytes:
     """Digest of all that the future depends on besides the scenario and the step.
@@ -30,10 +32,10 @@ def fingerprint(env: Any, obs: Any) -> bytes:
         obs.target_dispatch,
         obs.storage_charge,
         obs.curtailment_limit,
-        np.asarray(env._protection_counter),
+        internals.protection_counter(env),
     ):
         digest.update(np.ascontiguousarray(part).tobytes())
-    for holder in (env._oppSpace, env._opponent, *getattr(env._opponent, "list_opponents", ())):
+    for holder in internals.opponent_states(env):
         for _, value in sorted(vars(holder).items()):
             if isinstance(value, np.random.RandomState):
                 state = value.get_state(legacy=False)["state"]

@@ -14,6 +14,7 @@ from lightsim2grid.lightsim2grid_cpp import AlgorithmType, ElementType, Scenario
 from numpy.typing import NDArray
 
 from ace_ray.grid.forecast import Injections
+from ace_ray.grid.grid2op_internals import shunts
 from ace_ray.grid.physics.catalogue import LINE, NOOP, Catalogue
 from ace_ray.grid.physics.effect import topologies_after
 from ace_ray.grid.physics.model import FloatArray, GridModel, GridState, IntArray, limits_of
@@ -124,22 +125,23 @@ class AcCheck:
 
     def _load_shunts(self, obs: Any) -> None:
         """Shunts keep their own bus; written only when the observation's differ from those written last."""
-        if not self._shunt_subs or not hasattr(obs, "_shunt_bus"):
+        seen = shunts(obs) if self._shunt_subs else None
+        if seen is None:
             return
-        state = (obs._shunt_bus.tobytes(), obs._shunt_p.tobytes(), obs._shunt_q.tobytes(), obs._shunt_v.tobytes())
+        state = tuple(values.tobytes() for values in seen)
         if state == self._shunt_state:
             return
         self._shunt_state = state
         nominal = [self._grid.get_bus_vn_kv()[s] for s in self._shunt_subs]
-        for i, bus in enumerate(obs._shunt_bus):
+        for i, (bus, p, q, v) in enumerate(zip(*seen, strict=True)):
             if bus < 1:
                 self._grid.deactivate_shunt(i)
                 continue
             self._grid.reactivate_shunt(i)
             self._grid.change_bus_shunt(i, int(self._shunt_subs[i] + self.model.n_sub * (int(bus) - 1)))
-            scale = (float(nominal[i]) / float(obs._shunt_v[i])) ** 2  # power is measured at the actual voltage
-            self._grid.change_p_shunt(i, float(obs._shunt_p[i]) * scale)
-            self._grid.change_q_shunt(i, float(obs._shunt_q[i]) * scale)
+            scale = (float(nominal[i]) / float(v)) ** 2  # power is measured at the actual voltage
+            self._grid.change_p_shunt(i, float(p) * scale)
+            self._grid.change_q_shunt(i, float(q) * scale)
 
     def play(self, ids: Sequence[int]) -> bool:
         """Apply reconnections to the loaded state until the next `load`; false if the power flow diverges.

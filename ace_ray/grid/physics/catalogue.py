@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ace_ray.config.errors import GridMismatchError
+from ace_ray.grid import grid2op_internals as internals
 
 NOOP, LINE, SUBSTATION = 0, 1, 2
 _PER_LINE = 5
@@ -82,8 +83,8 @@ class Catalogue:
             )
         parameters = env.parameters
         # an opponent of several areas renews its attacks step by step: a cooldown says 0 while they last
-        areas = getattr(env._opponent, "list_opponents", ())
-        least_attack = min((int(area._recovery_minimum_duration) for area in areas), default=0)
+        areas = internals.opponent_areas(env)
+        least_attack = min((internals.least_attack_duration(area) for area in areas), default=0)
         most = parameters.MAX_SUB_CHANGED, parameters.MAX_LINE_STATUS_CHANGED
         return cls(type(env), env.action_space, *most, least_attack)
 

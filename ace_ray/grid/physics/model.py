@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ace_ray.config.errors import GridMismatchError
+from ace_ray.grid.grid2op_internals import substation_of_element
 
 IntArray = NDArray[np.signedinteger[Any]]
 FloatArray = NDArray[np.float64]
@@ -91,7 +92,7 @@ class GridModel:
         pos_sign = np.zeros(env.dim_topo, np.int32)
         pos_line[or_pos], pos_line[ex_pos] = np.arange(env.n_line), np.arange(env.n_line)
         pos_sign[or_pos], pos_sign[ex_pos] = 1, -1
-        pos_sub = np.asarray(env._topo_vect_to_sub, np.int32)
+        pos_sub = substation_of_element(env)
         order = np.argsort(pos_sub, kind="stable").astype(np.int32)
         slack = np.array([g.id for g in grid.get_generators() if g.is_slack], np.int32)
         if slack.size == 0:

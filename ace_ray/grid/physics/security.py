@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ace_ray.config.grid import CriticalSettings
+from ace_ray.grid import grid2op_internals as internals
 from ace_ray.grid.physics import kernels, outage_kernels
 from ace_ray.grid.physics.ac_check import AcCheck
 from ace_ray.grid.physics.linear import Factors, Linearisation
@@ -20,12 +21,10 @@ from ace_ray.grid.physics.screen import Outages, Rows
 
 def attackable_lines(env: Any) -> list[int]:
     """Lines that the environment's opponent may disconnect; empty without one."""
-    opponent = getattr(env, "_opponent", None)
-    areas = getattr(opponent, "list_opponents", None) or [opponent]
-    lines = {int(line) for area in areas for line in getattr(area, "_lines_ids", None) or []}
+    lines = {line for opponent in internals.opponents(env) for line in internals.opponent_lines(opponent)}
     if not lines:
         names = {str(name): line for line, name in enumerate(env.name_line)}
-        attacked = (getattr(env, "_kwargs_opponent", None) or {}).get("lines_attacked", [])
+        attacked = internals.opponent_settings(env).get("lines_attacked", [])
         lines = {names[name] for name in _flat(attacked) if name in names}
     return sorted(lines)
 

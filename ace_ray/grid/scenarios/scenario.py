@@ -11,6 +11,7 @@ from grid2op.Exceptions import Grid2OpException
 from numpy.linalg import LinAlgError
 
 from ace_ray.config.errors import DataError
+from ace_ray.grid.grid2op_internals import forget_attacks
 from ace_ray.grid.scenarios.chronic_files import shortened
 from ace_ray.grid.scenarios.chronics import CachedMultifolder
 from ace_ray.grid.scenarios.variation import Variation
@@ -135,7 +136,4 @@ def _forget_episode(env: Any, scenario: Scenario) -> None:
     episode before would go on in this one. And `GeometricOpponent` draws its attacks at reset over the length of the
     episode *before*.
     """
-    env._oppSpace.reset()
-    for opponent in getattr(env._opponent, "list_opponents", None) or [env._opponent]:
-        if hasattr(opponent, "_episode_max_time"):  # only now: the reset sets it to the length of the last episode
-            opponent._episode_max_time = env.ace_data.steps(scenario.chronic)
+    forget_attacks(env, env.ace_data.steps(scenario.chronic))

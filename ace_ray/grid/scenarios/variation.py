@@ -17,6 +17,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from ace_ray.config.errors import DataError
+from ace_ray.grid.grid2op_internals import forecast_horizons
 from ace_ray.grid.scenarios.maintenance import plan
 
 FloatArray = NDArray[np.float64]
@@ -107,7 +108,7 @@ class Variation:
         moved = {"load_p": load_new - load, "prod_p": prod_new - prod}
         if series.load_q is not None:
             moved["load_q"] = series.load_q * (ratio - 1)
-        horizons = len(series._h_forecast)
+        horizons = len(forecast_horizons(series))
         told = np.minimum(np.arange(rows)[:, None] + 1 + np.arange(horizons), rows - 1).ravel()
         for name, change in moved.items():
             _replace(series, name, getattr(series, name) + change)
