@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 
 from llm_service.adapters import AdapterRef
-from llm_service.errors import AdapterError
+from llm_service.errors import AdapterError, first_line
 
 
 class VersionGate:
@@ -143,8 +143,3 @@ class LoadedVersions:
             if oldest is None:
                 raise AdapterError(f"all {self._capacity} adapter places are in use", "raise engine.max_loras")
             await self._remove(self._loaded.pop(oldest))
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception says, in one line."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

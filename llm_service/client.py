@@ -10,6 +10,7 @@ the replica labels its reply with what it resolved.
 
 import abc
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -19,18 +20,31 @@ from pathlib import Path
 from typing import Any, Self
 
 from llm_service.adapters import AdapterRef
-from llm_service.admission import first_line
-from llm_service.errors import AdapterError, DeadlineExceeded, LLMServiceError, ReplicaLost
+from llm_service.errors import (
+    AdapterError,
+    DeadlineExceeded,
+    LLMServiceError,
+    ModelError,
+    Refused,
+    Rejected,
+    ReplicaLost,
+    first_line,
+)
 from llm_service.protocol import Failure, Messages, Priority, ReplicaReport, Reply, Request
 from llm_service.published import PublishedVersions
 from llm_service.settings import EngineSettings, ServiceSettings
 
+_log = logging.getLogger(__name__)
+_REJECTIONS = 5  # in a row, with no answer in between: nothing that this client asks is taken
 _WARM_UP: Messages = ({"role": "user", "content": "ready?"},)
 _GRACE_S = 1.0  # the replica's own deadline fires first and names the reason; the client's is for a replica that hangs
 
 
 class Client(abc.ABC):
-    """The shared half of every client: deadline, bound on requests in flight, published versions.
+    """The shared half of every client: deadline, bound on requests in flight, published versions, refusals.
+
+    The text of a refusal is logged the first time that its kind occurs. Rejections in a row, with no answer in between,
+    become a `ModelError`.
 
     Args:
         adapters_dir: the run's `adapters/` folder; None serves the base model for every role.
@@ -43,6 +57,9 @@ class Client(abc.ABC):
         self._slots = threading.BoundedSemaphore(max_in_flight)
         self._max_in_flight = max_in_flight
         self._warmup_deadline_s = warmup_deadline_s
+        self._told: set[str] = set()
+        self._rejections = 0
+        self._counting = threading.Lock()
 
     def ask(
         self,
@@ -80,8 +97,24 @@ class Client(abc.ABC):
         finally:
             self._slots.release()
         if isinstance(answer, Failure):
-            raise answer.error()
+            raise self._noted(answer.error())
+        self._rejections = 0
         return answer
+
+    def _noted(self, error: LLMServiceError) -> LLMServiceError:
+        """The error to raise for a failed request, after it was counted, and logged if it is the first of its kind."""
+        with self._counting:
+            kind = type(error).__name__
+            if isinstance(error, Refused) and kind not in self._told:
+                self._told.add(kind)
+                _log.warning("the language model refused a request: %s", error)
+            if not isinstance(error, Rejected):
+                return error
+            self._rejections += 1
+            count = self._rejections
+        if count < _REJECTIONS:
+            return error
+        return ModelError(f"{count} requests in a row were refused, the last one: {error.problem}", error.remedy)
 
     def ask_all(self, chats: Sequence[Messages], **arguments: Any) -> list[Reply | LLMServiceError]:
         """Answer many chats, as many at once as the client may; a failure stands in its place in the list."""
@@ -239,17 +272,3 @@ class LocalClient(Client):
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-
-def open_client(settings: ServiceSettings) -> Client:
-    """A client for a command: of the endpoint where the settings name one, else of an engine in this process, which is
-    served with the versions that ship with its model.
-
-    Raises:
-        ModelError: the endpoint's settings are incomplete, or the engine does not start.
-    """
-    if settings.endpoint.url:
-        from llm_service.endpoint import EndpointClient
-
-        return EndpointClient(settings)
-    return LocalClient(settings.engine, settings.engine.shipped(), settings)

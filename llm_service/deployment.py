@@ -78,11 +78,14 @@ class Replica:
         if dead := self._engine.dead:
             raise RuntimeError(str(dead))
 
-    async def __call__(self, http: Any) -> dict[str, Any]:
+    async def __call__(self, http: Any) -> Any:
         """`POST /` with the fields of a Request as JSON, for `ace llm serve`; the adapter is the base model's."""
+        from starlette.responses import JSONResponse
+
         from llm_service.http import answer
 
-        return await answer(http, self.ask)
+        status, content = await answer(http, self.ask)
+        return JSONResponse(content, status)
 
     async def _watch(self) -> None:
         while True:

@@ -6,17 +6,20 @@ token comes from an environment variable and goes nowhere but to that address: r
 serves its own model: no adapters, no fine-tuning.
 """
 
+import email.utils
 import json
+import math
 import os
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from dataclasses import replace
 from http.client import HTTPException, HTTPResponse
 from typing import Any
 
 from llm_service.client import Client
-from llm_service.errors import AdapterError, ModelError
+from llm_service.errors import AdapterError, LLMServiceError, ModelError
 from llm_service.protocol import Failure, ReplicaReport, Reply, Request
 from llm_service.settings import ServiceSettings
 from llm_service.thinking import without_thinking
@@ -81,7 +84,7 @@ class EndpointClient(Client):
             self._refused += 1
             return answer
         self._finished += 1
-        return self._reply(answer, time.monotonic() - start)
+        return replace(answer, total_s=time.monotonic() - start)
 
     def _body(self, request: Request) -> dict[str, Any]:
         settings = self._settings
@@ -103,7 +106,7 @@ class EndpointClient(Client):
             body["priority"] = request.priority  # vLLM's server: lower is earlier, as here
         return body
 
-    def _post(self, body: bytes, until: float) -> tuple[dict[str, Any] | Failure, float | None]:
+    def _post(self, body: bytes, until: float) -> tuple[Reply | Failure, float | None]:
         """The answer; and, from an endpoint that is busy, the seconds after which to ask again."""
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self._settings.token_env and (token := os.environ.get(self._settings.token_env)):
@@ -128,37 +131,98 @@ class EndpointClient(Client):
         if text is None:
             return Failure("Refused", f"{url} sent more than {_MOST_BYTES} bytes"), None
         try:
-            answer = json.loads(text)
-            answer["choices"][0]["message"]
-        except (ValueError, KeyError, IndexError, TypeError):
-            return Failure("ModelError", f"{url} does not answer like an OpenAI-compatible endpoint"), None
-        return answer, None
+            return self._read_answer(url, json.loads(text)), None
+        except (ValueError, RecursionError):  # no JSON, another encoding, or brackets without end
+            return _foreign(url), None
 
     def _refusal(self, url: str, error: urllib.error.HTTPError) -> tuple[Failure, float | None]:
         with error:
             said = error.read(500).decode("utf-8", "replace")
         problem = f"{url} answered {error.code}: {' '.join(said.split())[:300]}"
         if error.code in _BUSY:
-            after = error.headers.get("Retry-After", "")
-            return Failure("Refused", problem, "ask later"), float(after) if after.isdigit() else 0.0
+            return Failure("Refused", problem, "ask later"), _wait_s(error.headers.get("Retry-After", ""))
         if error.code in (401, 403):
             return Failure("ModelError", problem, f"put a valid token into ${self._settings.token_env}"), None
-        if error.code in (301, 302, 303, 307, 308, 404, 405):
-            return Failure("ModelError", problem, "check llm.endpoint.url and llm.endpoint.model"), None
-        return Failure("RequestTooLarge" if error.code == 413 else "Refused", problem), None
+        if error.code in (301, 302, 303, 307, 308, 402, 404, 405, 410):
+            return Failure("ModelError", problem, "check llm.endpoint.url, llm.endpoint.model and the account"), None
+        if error.code == 413:
+            return Failure("RequestTooLarge", problem), None
+        if error.code in (408, 409, 425) or error.code >= 500:
+            return Failure("Refused", problem, "ask later"), None
+        return Failure("Rejected", problem, _FIELDS), None
 
-    def _reply(self, answer: dict[str, Any], seconds: float) -> Reply:
-        choice, usage = answer["choices"][0], answer.get("usage") or {}
+    def _read_answer(self, url: str, answer: Any) -> Reply | Failure:
+        """The reply in an answer of status 200, every part of which may be missing or of another type."""
+        said = answer if isinstance(answer, dict) else {}
+        if said.get("error"):  # some hosts pass a provider's error on with status 200
+            return Failure("Rejected", f"{url} answered with an error: {_short(said['error'])}", _FIELDS)
+        choices = said.get("choices")
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        if not isinstance(choice, dict):
+            return _foreign(url)
+        message = choice.get("message")
+        message = message if isinstance(message, dict) else {}
+        reason = choice.get("finish_reason")
+        reason = reason if isinstance(reason, str) else ""
+        if reason == "error" and choice.get("error"):
+            return Failure("Rejected", f"{url} answered with an error: {_short(choice['error'])}", _FIELDS)
+        text = without_thinking(_text(message.get("content")))
+        if not text and reason != "length":  # a thought that was cut is no reply; one that ended may hold it
+            thoughts = (message.get("reasoning_content"), message.get("reasoning"))
+            text = next(filter(None, (without_thinking(_text(thought)) for thought in thoughts)), "")
+        if not text:
+            refusal = _text(message.get("refusal"))
+            problem = f"{url}: empty reply (finish_reason {reason or 'missing'})" + (f": {refusal}" if refusal else "")
+            remedy = "raise llm.endpoint.thinking_tokens or language.max_tokens" if reason == "length" else ""
+            return Failure("Rejected", problem, remedy)
+        usage = said.get("usage")
+        usage = usage if isinstance(usage, dict) else {}
+        model = said.get("model")
         return Reply(
-            text=without_thinking(str(choice["message"].get("content") or "")),
-            finish_reason="length" if choice.get("finish_reason") == "length" else "stop",
-            prompt_tokens=int(usage.get("prompt_tokens") or 0),
-            reply_tokens=int(usage.get("completion_tokens") or 0),
-            model=str(answer.get("model") or self._settings.model),
-            total_s=seconds,
+            text=text,
+            finish_reason="length" if reason == "length" else "stop",
+            prompt_tokens=_count(usage.get("prompt_tokens")),
+            reply_tokens=_count(usage.get("completion_tokens")),
+            model=model if isinstance(model, str) and model else self._settings.model,
         )
 
 
+def _text(content: Any) -> str:
+    """Text of a message's field: a string, or a list of parts of which the texts count."""
+    if isinstance(content, list):
+        parts = (part.get("text") for part in content if isinstance(part, dict))
+        return "".join(part for part in parts if isinstance(part, str))
+    return content if isinstance(content, str) else ""
+
+
+def _count(value: Any) -> int:
+    """A number of tokens; 0 where the endpoint says something else."""
+    return int(value) if isinstance(value, int | float) and math.isfinite(value) and value >= 0 else 0
+
+
+def _short(said: Any) -> str:
+    """What an error says, in one line."""
+    said = said.get("message") or said if isinstance(said, dict) else said
+    return " ".join((said if isinstance(said, str) else json.dumps(said)).split())[:300]
+
+
+def _foreign(url: str) -> Failure:
+    return Failure("ModelError", f"{url} does not answer like an OpenAI-compatible endpoint")
+
+
+def _wait_s(after: str) -> float:
+    """Seconds that a Retry-After asks for: a number, or a date. 0 where it is neither."""
+    try:
+        seconds = float(after)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(after).timestamp() - time.time()
+        except (ValueError, TypeError, OverflowError):
+            return 0.0
+    return max(0.0, seconds) if math.isfinite(seconds) else 0.0
+
+
+_FIELDS = "see llm.endpoint.limit_field, schema_field and extra for what some hosts want otherwise"
 _NO_ADAPTERS = "serve the model yourself (llm.engine.model) where adapters are wanted"
 
 
@@ -176,8 +240,27 @@ def check_endpoint(settings: ServiceSettings) -> None:
         raise ModelError(f"{endpoint.url} is asked for no model", "set llm.endpoint.model to a name that it serves")
     if endpoint.token_env and not os.environ.get(endpoint.token_env):
         raise ModelError(
-            f"${endpoint.token_env} is not set", "put the endpoint's token there, or set llm.endpoint.token_env='' "
+            f"${endpoint.token_env} is not set",
+            "put the endpoint's token there, or set llm.endpoint.token_env= (empty) where it wants none",
         )
+
+
+def first_answer(settings: ServiceSettings, schema: dict[str, Any], *, max_tokens: int, deadline_s: float) -> Reply:
+    """Ask the endpoint once, in the form of a run's requests: what it will refuse all the time is known before the run.
+
+    Raises:
+        ModelError: there was no answer; with what the endpoint said instead.
+    """
+    chat = [{"role": "system", "content": "Reply with one JSON object."}, {"role": "user", "content": "Are you ready?"}]
+    try:
+        with EndpointClient(settings) as client:
+            return client.ask(
+                chat, schema=schema, max_tokens=max_tokens, deadline_s=deadline_s, temperature=0.7, seed=0
+            )
+    except ModelError:
+        raise
+    except LLMServiceError as error:
+        raise ModelError(f"the endpoint did not answer a first request: {error.problem}", error.remedy) from error
 
 
 def _read(response: HTTPResponse, until: float) -> bytes | None:

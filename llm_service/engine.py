@@ -15,9 +15,18 @@ from typing import Any
 
 from llm_service import logtail, preflight
 from llm_service.adapters import model_fingerprint
-from llm_service.admission import first_line
 from llm_service.batchstats import BatchMeter
-from llm_service.errors import DeadlineExceeded, LLMServiceError, ModelError, Refused, ReplicaLost, RequestTooLarge
+from llm_service.chat import prompt_text
+from llm_service.errors import (
+    DeadlineExceeded,
+    LLMServiceError,
+    ModelError,
+    Refused,
+    Rejected,
+    ReplicaLost,
+    RequestTooLarge,
+    first_line,
+)
 from llm_service.orphans import let_engines_end_with_parent
 from llm_service.protocol import ReplicaReport, Reply, Request
 from llm_service.settings import EngineSettings
@@ -83,9 +92,6 @@ class Engine:
                 f"its log: {self.settings.log_file or 'the standard error of this process'}",
             ) from error
         self._tokenizer = self._llm.get_tokenizer()
-        if not getattr(self._tokenizer, "chat_template", None):
-            await self.stop()
-            raise ModelError(f"{directory} has no chat template", "take an instruct model, or add chat_template.jinja")
         if self.settings.versions == "merged":
             self._versions = MergedVersions(self.settings, directory, self.fingerprint, self._reload)
         else:
@@ -205,7 +211,7 @@ class Engine:
             final = await self._generated(inputs, _sampling(request), request_id, lora, request.priority)
         completion = final.outputs[0]
         if completion.finish_reason not in ("stop", "length"):
-            raise Refused(
+            raise Rejected(
                 f"the engine ended this request with {completion.finish_reason!r} (a schema it cannot compile?)",
                 f"its log: {self.settings.log_file or 'the standard error of its process'}",
             )
@@ -257,9 +263,7 @@ class Engine:
 
     def _tokens(self, request: Request) -> tuple[str, list[int]]:
         """The prompt as the model's own template writes it, and its tokens."""
-        text = self._tokenizer.apply_chat_template(
-            list(request.messages), add_generation_prompt=True, tokenize=False, **self.settings.chat_template_kwargs
-        )
+        text = prompt_text(self._tokenizer, request.messages, self.settings.chat_template_kwargs)
         tokens = self._encoded(text)
         limit = self.settings.max_model_len
         reply = request.max_tokens
@@ -279,7 +283,7 @@ class Engine:
         if dead := self.dead:
             return dead
         if isinstance(error, VLLMClientError | ValueError):
-            return Refused(f"the engine does not take this request: {first_line(error)}")
+            return Rejected(f"the engine does not take this request: {first_line(error)}")
         cause = error.__cause__ or error
         return ModelError(f"{self.name} on {self.node}: {type(cause).__name__}: {first_line(cause)}")
 

@@ -37,8 +37,15 @@ class Refused(LLMServiceError):  # noqa: N818 - an answer, named as the caller r
     """The service said no: its queue is full, the request is not one that it serves, or the replica went away."""
 
 
-class RequestTooLarge(Refused):
-    """Prompt and reply do not fit the limits in bytes or tokens; asking again does not help."""
+class Rejected(Refused):
+    """The request itself is not taken, or was answered with nothing; asking the same again does not help.
+
+    A client that gets nothing else several times in a row raises `ModelError` instead.
+    """
+
+
+class RequestTooLarge(Rejected):
+    """Prompt and reply do not fit the limits in bytes or tokens."""
 
 
 class ReplicaLost(Refused):
@@ -47,3 +54,8 @@ class ReplicaLost(Refused):
 
 class DeadlineExceeded(LLMServiceError):  # noqa: N818 - an answer, named as the caller reads it
     """No reply within the deadline; the request was aborted in the engine."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one line."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

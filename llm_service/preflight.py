@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from llm_service.adapters import check_safetensors, model_fingerprint, verify
-from llm_service.errors import ModelError
+from llm_service.chat import prompt_text
+from llm_service.errors import ModelError, Rejected, first_line
 from llm_service.published import PublishedVersions
 from llm_service.settings import EngineSettings
 
@@ -16,8 +17,9 @@ def check_model(settings: EngineSettings) -> Path:
     """The model's directory, when it can be served.
 
     Raises:
-        ModelError: directory, config, tokenizer or weights are missing or torn, or the context is too long for it; an
-            adapter that ships with it is torn, of another model or of too high a rank.
+        ModelError: directory, config, tokenizer or weights are missing or torn, or the context is too long for it; it
+            has no chat template, or one that does not take the chats of a refinement; an adapter that ships with it is
+            torn, of another model or of too high a rank.
     """
     directory = settings.model_dir()
     if not directory.is_dir():
@@ -45,6 +47,7 @@ def check_model(settings: EngineSettings) -> Path:
             f"engine.max_model_len={settings.max_model_len}, but {directory.name} was made for {positions} tokens",
             f"set engine.max_model_len to {positions} or less",
         )
+    _check_template(directory, settings)
     shelf = settings.shipped()
     for ref in PublishedVersions(shelf).all().values() if shelf else ():
         verify(ref, base_model=model_fingerprint(directory), max_rank=settings.max_lora_rank)
@@ -84,6 +87,25 @@ def available_memory() -> int:
     except (OSError, StopIteration):
         return free
     return free if limit == "max" else min(free, int(limit) - used + reclaimable)
+
+
+def _check_template(directory: Path, settings: EngineSettings) -> None:
+    """Render a chat of every role that is used; needs no engine."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory)
+    except Exception as error:  # whatever a torn file makes of itself in the tokenizers' own code
+        raise ModelError(
+            f"{directory}: its tokenizer cannot be loaded: {first_line(error)}", "copy or download the model again"
+        ) from None
+    if not getattr(tokenizer, "chat_template", None):
+        raise ModelError(f"{directory} has no chat template", "take an instruct model, or add chat_template.jinja")
+    chat = [{"role": role, "content": f"the {role}"} for role in ("system", "user", "assistant", "user")]
+    try:
+        prompt_text(tokenizer, chat, settings.chat_template_kwargs)
+    except Rejected as error:
+        raise ModelError(f"{directory}: {error.problem}", "take an instruct model, or change its template") from None
 
 
 def _weight_files(directory: Path) -> list[Path]:

@@ -67,6 +67,7 @@ _KINDS: dict[str, type[errors.LLMServiceError]] = {
         errors.ModelError,
         errors.AdapterError,
         errors.Refused,
+        errors.Rejected,
         errors.RequestTooLarge,
         errors.ReplicaLost,
         errors.DeadlineExceeded,

@@ -80,7 +80,7 @@ def _model_in_control(agents: list[str], settings: RunSettings) -> Iterator[list
         return
     from ace_ray.agents.llm import LanguageAgent
     from ace_ray.agents.registry import given
-    from llm_service.client import open_client
+    from llm_service.opening import open_client
 
     made: list[Any] = []
     with open_client(settings.llm) as client:
@@ -189,9 +189,10 @@ def llm_serve(args: argparse.Namespace) -> int:
 def llm_ask(args: argparse.Namespace) -> int:
     from ace_ray.refine.ask import Question
     from llm_service.adapters import reference
-    from llm_service.client import open_client
+    from llm_service.opening import check, open_client
 
     settings = _on_grid(args)
+    check(settings.llm)  # what follows takes long
     adapter = reference(args.adapter) if args.adapter else None
     question = Question(settings, args.scenario, args.step)
     with open_client(settings.llm) as client:
@@ -205,9 +206,10 @@ def llm_eval(args: argparse.Namespace) -> int:
     from ace_ray.lab.exam.exam import Exam, make_states
     from ace_ray.lab.exam.result import exam_lines, exam_result
     from llm_service.adapters import reference
-    from llm_service.client import open_client
+    from llm_service.opening import check, open_client
 
     settings = _on_grid(args)
+    check(settings.llm)  # what follows takes long
     folder, states = make_states(settings, args.split, args.states, args.states_dir, args.minutes, args.processes)
     adapter = reference(args.adapter) if args.adapter else None
     exam = Exam(settings, folder)
@@ -222,9 +224,10 @@ def llm_eval_critic(args: argparse.Namespace) -> int:
     from ace_ray.lab.exam.exam import make_states
     from ace_ray.lab.exam.result import critic_lines, critic_result
     from llm_service.adapters import reference
-    from llm_service.client import open_client
+    from llm_service.opening import check, open_client
 
     settings = _on_grid(args)
+    check(settings.llm)  # what follows takes long
     _, states = make_states(settings, args.split, args.states, args.states_dir, args.minutes, args.processes)
     adapter = reference(args.adapter) if args.adapter else None
     exam = CriticExam(settings)

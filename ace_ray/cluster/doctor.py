@@ -16,11 +16,20 @@ import psutil
 
 from ace_ray.cluster import head
 from ace_ray.config.run import RunSettings
+from llm_service import preflight
+from llm_service.endpoint import first_answer
+from llm_service.errors import ModelError
 
 REPO = Path(__file__).resolve().parents[2]
 MIN_MEMORY_GB = 6.0
 MIN_DISK_GB = 2.0
-MODEL_FILES = ("config.json", "tokenizer.json")
+ENDPOINT_S = 30.0
+ANSWER = {
+    "type": "object",
+    "properties": {"ready": {"type": "boolean"}},
+    "required": ["ready"],
+    "additionalProperties": False,
+}
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,7 @@ def examine(settings: RunSettings, runs_root: Path, *, repo: Path = REPO, temp_d
         check_memory,
         lambda: check_shared_memory(settings.resources.object_store_mb),
         lambda: check_gpu(settings.llm.engine.device),
-        lambda: check_model(settings.llm.engine.model_dir(), settings.refine.refiner),
+        lambda: check_model(settings),
         lambda: check_runs_root(runs_root),
         check_token,
         lambda: check_head(temp_dir or head.default_temp_dir()),
@@ -160,16 +169,19 @@ def gpu_names() -> list[str]:
     return told.stdout.strip().splitlines() if told.returncode == 0 else []
 
 
-def check_model(folder: Path, refiner: str) -> Check:
-    missing = [name for name in MODEL_FILES if not (folder / name).is_file()]
-    if not any(folder.glob("*.safetensors")):
-        missing.append("*.safetensors")
-    if not missing:
-        size = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6
-        return Check("model", "ok", f"{folder} ({size:.0f} MB of weights)")
-    state: Literal["warn", "fail"] = "fail" if refiner == "llm" else "warn"
-    remedy = "set llm.engine.model to a Hugging Face model directory, or run `ace llm build-embedded`"
-    return Check("model", state, f"{folder} lacks {', '.join(missing)}", remedy)
+def check_model(settings: RunSettings) -> Check:
+    """The model that would answer: the endpoint's, which is asked once, or that of the own engine."""
+    llm = settings.llm
+    state: Literal["warn", "fail"] = "fail" if settings.refine.refiner == "llm" else "warn"
+    try:
+        if llm.endpoint.url:
+            reply = first_answer(llm, ANSWER, max_tokens=settings.language.max_tokens, deadline_s=ENDPOINT_S)
+            return Check("model", "ok", f"{reply.model} at {llm.endpoint.url} answered in {reply.total_s:.1f} s")
+        folder = preflight.check_model(llm.engine)
+    except ModelError as error:
+        return Check("model", state, error.problem, error.remedy)
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6
+    return Check("model", "ok", f"{folder} ({size:.0f} MB of weights)")
 
 
 def check_runs_root(folder: Path) -> Check:

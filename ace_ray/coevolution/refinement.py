@@ -15,10 +15,11 @@ from ace_ray.coevolution.run_folder import RunFolder
 from ace_ray.config.errors import ConfigError, ResourceError
 from ace_ray.config.run import RunSettings
 from ace_ray.finetune.held_out import Seed, read_seeds, warn_if_aged
+from ace_ray.language.schema import ACTOR_SCHEMA, PAPER_SCHEMA
 from ace_ray.refine.processes import ModelAddress, Refiners
 from ace_ray.replay.pending import PendingRefinement
 from llm_service import service
-from llm_service.endpoint import check_endpoint
+from llm_service.endpoint import check_endpoint, first_answer
 from llm_service.preflight import check_model
 from llm_service.published import PublishedVersions
 from llm_service.settings import EMBEDDED
@@ -33,7 +34,7 @@ def preflight(settings: RunSettings, grid: Grid) -> list[Seed]:
     """Checks what refinement will need, before anything is started; returns the snapshots that may seed the queue.
 
     Raises:
-        llm_service.errors.ModelError: The model is missing or cannot be served here.
+        llm_service.errors.ModelError: The model is missing or cannot be served here, or its endpoint does not answer.
         ConfigError: Fine-tuning of a model behind an endpoint is asked for, or a reply leaves no room for a prompt.
         ModelError, GridMismatchError: Seeds are wanted and missing, or of another grid.
     """
@@ -45,6 +46,9 @@ def preflight(settings: RunSettings, grid: Grid) -> list[Seed]:
             raise ConfigError(
                 "a model behind llm.endpoint.url is not tuned here", "set finetune.enabled=false, or llm.engine.model"
             )
+        schema = PAPER_SCHEMA if settings.language.prompt == "paper" else ACTOR_SCHEMA
+        language = settings.language
+        first_answer(settings.llm, schema, max_tokens=language.max_tokens, deadline_s=language.deadline_s)
     elif settings.refine.refiner == "llm":
         check_model(settings.llm.engine)
         check_lengths(settings)

@@ -63,6 +63,14 @@ def sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, ty
             yield from sections(section, f"{prefix}.{name}" if prefix else name)
 
 
+def _texts(model: type[BaseModel]) -> Iterator[str]:
+    """Yield the dotted names of the settings that are text: nothing after the `=` is the empty text there."""
+    for prefix, section in sections(model):
+        for name, field in section.model_fields.items():
+            if field.annotation is str:
+                yield f"{prefix}.{name}" if prefix else name
+
+
 def flatten(tree: dict[str, Any], known: Collection[str], prefix: str = "") -> dict[str, Any]:
     """Return `tree` as {dotted name: leaf value}; a setting in `known` that is itself a mapping stays whole."""
     flat: dict[str, Any] = {}
@@ -83,7 +91,8 @@ def load_settings(
     Args:
         profiles: YAML files, or names of profiles of this package (`one_gpu`); a later one overrides an earlier one key
             by key.
-        overrides: `dotted.key=value`, the value read as YAML (`replay.capacity=1000`, `grid.data=null`). A last part
+        overrides: `dotted.key=value`, the value read as YAML (`replay.capacity=1000`, `grid.data=null`), or the
+            empty text where a text is wanted (`llm.endpoint.token_env=`). A last part
             that only one setting has may stand for the whole name (`refiner=off`).
         base: What profiles and overrides change; None: the defaults.
 
@@ -91,6 +100,7 @@ def load_settings(
         ConfigError: A file that is missing or not YAML, an unknown key, a value of the wrong type or out of bounds.
     """
     known = list(leaves(RunSettings))
+    texts = set(_texts(RunSettings))
     values: dict[str, Any] = flatten(base.model_dump(), known) if base else {}
     origins: dict[str, str] = {}
     for profile in profiles:
@@ -107,7 +117,7 @@ def load_settings(
         key = _in_full(key.strip(), known)
         _require_known(key, text, known, COMMAND_LINE)
         try:
-            values[key] = _parse(text, COMMAND_LINE)
+            values[key] = "" if not text.strip() and key in texts else _parse(text, COMMAND_LINE)
         except yaml.YAMLError as error:
             raise ConfigError(f"{key}: '{text}' is not a YAML value ({COMMAND_LINE})", "quote it") from error
         origins[key] = COMMAND_LINE

@@ -16,6 +16,7 @@ import torch
 from ace_ray.config.errors import ModelError
 from ace_ray.config.refine import FinetuneSettings
 from ace_ray.finetune.examples import Example
+from llm_service.chat import prompt_text
 
 IGNORE = -100
 _CLIP = 1.0
@@ -72,7 +73,7 @@ def train_adapter(
     except (OSError, ValueError) as error:
         raise ModelError(
             f"the base model in {base} cannot be loaded: {str(error).splitlines()[0]}",
-            "set language.model to a Hugging Face model directory, or build the embedded model",
+            "set llm.engine.model to a Hugging Face model directory, or build the embedded model",
         ) from error
     config = LoraConfig(
         r=settings.rank,
@@ -167,7 +168,7 @@ def encode_chat(tokenizer: Any, messages: Sequence[dict[str, str]], reply: str) 
 
     The prompt is rendered by the tokenizer's own chat template, exactly as the service renders it.
     """
-    prompt = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+    prompt = prompt_text(tokenizer, messages, {})
     head = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     tail = tokenizer(reply + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
     return [*head, *tail], len(head)

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from ace_ray.cluster import doctor
+from ace_ray.config.load import load_settings
 from ace_ray.config.run import RunSettings
+from llm_service.settings import EMBEDDED
 
 pytestmark = pytest.mark.unit
 
@@ -41,13 +43,20 @@ def test_packages_that_break_each_other(installed: dict[str, str], state: str) -
 
 
 def test_a_model_folder_is_complete_or_says_what_it_lacks(tmp_path: Path) -> None:
-    assert doctor.check_model(tmp_path, "llm").state == "fail"
-    assert doctor.check_model(tmp_path, "search").state == "warn"
+    def found(refiner: str = "llm", model: Path = tmp_path) -> doctor.Check:
+        return doctor.check_model(load_settings(overrides=[f"llm.engine.model={model}", f"refiner={refiner}"]))
+
+    assert (found().state, found("search").state) == ("fail", "warn")
     (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "model-00001-of-00002.safetensors").write_bytes(b"0")
-    assert "lacks tokenizer.json" in doctor.check_model(tmp_path, "llm").found
-    (tmp_path / "tokenizer.json").write_text("{}")
-    assert doctor.check_model(tmp_path, "llm").state == "ok"
+    assert "no tokenizer" in found().found
+    assert found(model=EMBEDDED).state == "ok"
+
+
+def test_an_endpoint_is_what_is_checked_where_one_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    endpoint = ["llm.endpoint.url=http://127.0.0.1:9/v1", "llm.endpoint.model=m", "llm.endpoint.token_env="]
+    check = doctor.check_model(load_settings(overrides=endpoint))
+    assert check.state == "fail" and "127.0.0.1:9" in check.found
 
 
 def test_a_runs_root_that_does_not_exist_yet_is_judged_by_its_parent(tmp_path: Path) -> None:

@@ -41,6 +41,13 @@ def test_a_last_part_that_only_one_setting_has_stands_for_the_whole_name() -> No
         load_settings(overrides=["batch=8"])
 
 
+def test_nothing_after_the_equals_sign_is_the_empty_text_where_a_text_is_wanted() -> None:
+    settings = load_settings(overrides=["llm.endpoint.token_env=", "name= ", "grid.data="])
+    assert (settings.llm.endpoint.token_env, settings.name, settings.grid.data) == ("", "", None)
+    with pytest.raises(ConfigError, match=r"replay\.capacity"):
+        load_settings(overrides=["replay.capacity="])
+
+
 @pytest.mark.parametrize("text", ["off", "'off'", '"off"'])
 def test_off_is_a_word_in_a_profile_too(tmp_path: Path, text: str) -> None:
     assert load_settings([profile(tmp_path, f"refine:\n  refiner: {text}\n")]).refine.refiner == "off"

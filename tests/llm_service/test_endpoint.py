@@ -1,5 +1,6 @@
 """The client of an OpenAI-compatible endpoint against a fake HTTP server: no model answers here, a script does."""
 
+import email.utils
 import json
 import threading
 import time
@@ -10,17 +11,18 @@ from typing import Any
 import pytest
 
 from llm_service.adapters import AdapterRef
-from llm_service.client import open_client
-from llm_service.endpoint import EndpointClient
+from llm_service.endpoint import EndpointClient, _wait_s, first_answer
 from llm_service.errors import (
     AdapterError,
     DeadlineExceeded,
     LLMServiceError,
     ModelError,
     Refused,
+    Rejected,
     ReplicaLost,
     RequestTooLarge,
 )
+from llm_service.opening import open_client
 from llm_service.protocol import Priority
 from llm_service.settings import EndpointSettings, EngineSettings, ServiceSettings
 
@@ -128,8 +130,8 @@ def test_thinking_is_allowed_room_and_stripped(endpoint: FakeEndpoint) -> None:
     assert ask(endpoint, thinking_tokens=100).text == '{"a": 1}'
     assert endpoint.seen[0][2]["max_tokens"] == 109
     endpoint.script = [(200, {}, said('<think>\nI wonder {"a": 9}', "length"))]
-    cut = ask(endpoint)
-    assert cut.text == "" and cut.finish_reason == "length"
+    with pytest.raises(Rejected, match=r"empty reply \(finish_reason length\)\n.*thinking_tokens"):
+        ask(endpoint)
 
 
 def test_a_busy_endpoint_is_asked_again_within_the_deadline(endpoint: FakeEndpoint) -> None:
@@ -144,7 +146,16 @@ def test_a_busy_endpoint_is_asked_again_within_the_deadline(endpoint: FakeEndpoi
 
 @pytest.mark.parametrize(
     ("status", "error"),
-    [(401, ModelError), (404, ModelError), (307, ModelError), (400, Refused), (413, RequestTooLarge), (500, Refused)],
+    [
+        (401, ModelError),
+        (402, ModelError),
+        (404, ModelError),
+        (307, ModelError),
+        (400, Rejected),
+        (422, Rejected),
+        (413, RequestTooLarge),
+        (500, Refused),
+    ],
 )
 def test_what_the_endpoint_refuses_has_its_kind(
     endpoint: FakeEndpoint, status: int, error: type[LLMServiceError]
@@ -184,6 +195,107 @@ def test_an_answer_that_is_none_is_refused(endpoint: FakeEndpoint, answer: Any, 
     endpoint.script = [(200, {}, answer)]
     with pytest.raises(error):
         ask(endpoint)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [[], "text", 7, {"choices": {}}, {"choices": [None]}, {"choices": "abc"}, {"choices": [["message"]]}, b"\xff"],
+)
+def test_an_answer_of_other_types_is_no_endpoint_of_that_kind(endpoint: FakeEndpoint, answer: Any) -> None:
+    endpoint.script = [(200, {}, answer)]
+    with pytest.raises(ModelError, match="OpenAI-compatible"):
+        ask(endpoint)
+
+
+@pytest.mark.parametrize(
+    ("message", "reason", "says"),
+    [
+        (None, "content_filter", "empty reply (finish_reason content_filter)"),
+        ("text", None, "empty reply (finish_reason missing)"),
+        ({"content": None}, "stop", "empty reply (finish_reason stop)"),
+        ({"content": {"a": 1}}, 3, "empty reply (finish_reason missing)"),
+        ({"content": None, "reasoning_content": '{"a": 9}'}, "length", "empty reply (finish_reason length)"),
+        ({"content": None, "refusal": "I must not"}, "stop", "I must not"),
+    ],
+)
+def test_an_empty_reply_says_why(endpoint: FakeEndpoint, message: Any, reason: Any, says: str) -> None:
+    endpoint.script = [(200, {}, {"choices": [{"message": message, "finish_reason": reason}]})]
+    with pytest.raises(Rejected) as raised:
+        ask(endpoint)
+    assert says in raised.value.problem
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": [{"type": "text", "text": '{"a"'}, {"type": "text", "text": ": 1}"}, 5]},
+        {"content": None, "reasoning_content": '{"a": 1}'},
+        {"content": "", "reasoning": '<think>\nline 5\n</think>\n{"a": 1}'},
+    ],
+)
+@pytest.mark.parametrize("usage", [None, 5, "many", {"prompt_tokens": "x", "completion_tokens": None}])
+def test_a_reply_is_found_where_the_answer_holds_it(endpoint: FakeEndpoint, message: Any, usage: Any) -> None:
+    endpoint.script = [(200, {}, {"choices": [{"message": message}], "usage": usage, "model": 4})]
+    reply = ask(endpoint)
+    assert (reply.text, reply.finish_reason, reply.model) == ('{"a": 1}', "stop", "big-model")
+    assert (reply.prompt_tokens, reply.reply_tokens) == (0, 0)
+
+
+def test_an_error_that_comes_with_status_200_is_told(endpoint: FakeEndpoint) -> None:
+    endpoint.script = [(200, {}, {"error": {"message": "the provider is out of credit", "code": 402}})]
+    with pytest.raises(Rejected, match="out of credit"):
+        ask(endpoint)
+
+
+def test_an_endpoint_that_takes_nothing_is_told_once_and_becomes_a_model_error(
+    endpoint: FakeEndpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    refusal = (400, {}, {"error": {"message": "send max_completion_tokens"}})
+    endpoint.script = [(200, {}, said("{}")), refusal]
+    with client(endpoint) as asking:
+        asking.ask(CHAT, max_tokens=9, deadline_s=5)
+        for _ in range(4):
+            with pytest.raises(Rejected, match="max_completion_tokens"):
+                asking.ask(CHAT, max_tokens=9, deadline_s=5)
+        with pytest.raises(ModelError, match="5 requests in a row were refused.*max_completion_tokens"):
+            asking.ask(CHAT, max_tokens=9, deadline_s=5)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 1 and "max_completion_tokens" in told[0]
+
+
+def test_an_answer_in_between_starts_the_count_of_refusals_anew(endpoint: FakeEndpoint) -> None:
+    endpoint.script = [*[(400, {}, {})] * 4, (200, {}, said("{}")), (400, {}, {})]
+    with client(endpoint) as asking:
+        kinds = [type(answer) for _ in range(9) for answer in asking.ask_all([CHAT], max_tokens=9, deadline_s=5)]
+    assert [kind is Rejected for kind in kinds] == [True] * 4 + [False] + [True] * 4
+
+
+def test_the_first_answer_is_asked_for_in_the_form_of_all_and_its_refusal_is_an_error(endpoint: FakeEndpoint) -> None:
+    settings = ServiceSettings(endpoint=EndpointSettings(url=endpoint.url, model="m", token_env=""))
+    endpoint.script = [(200, {}, said('{"a": 1}'))]
+    assert first_answer(settings, SCHEMA, max_tokens=9, deadline_s=5).text == '{"a": 1}'
+    body = endpoint.seen[0][2]
+    assert [message["role"] for message in body["messages"]] == ["system", "user"]
+    assert body["response_format"]["json_schema"]["schema"] == SCHEMA and body["max_tokens"] == 9
+    for refusal in (
+        (400, {}, {"error": "no schema, please"}),
+        (429, {"Retry-After": "60"}, {"error": "no schema, please"}),
+    ):
+        endpoint.script = [refusal]
+        with pytest.raises(ModelError, match="no schema, please"):
+            first_answer(settings, SCHEMA, max_tokens=9, deadline_s=2)
+
+
+def _in_seconds(seconds: float) -> str:
+    return email.utils.formatdate(time.time() + seconds, usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("after", "waits"),
+    [("2.5", 2.5), (_in_seconds(3600), 3600), ("²", 0), ("soon", 0), ("-4", 0), ("nan", 0), (_in_seconds(-60), 0)],
+)
+def test_retry_after_is_a_number_or_a_date(after: str, waits: float) -> None:
+    assert _wait_s(after) == pytest.approx(waits, abs=30 if waits > 60 else 0)
 
 
 def test_nobody_there_is_a_lost_server() -> None:

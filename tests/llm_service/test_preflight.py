@@ -1,6 +1,7 @@
 """Bad models are named before half a minute of engine start."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,11 @@ pytestmark = pytest.mark.unit
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
-    (tmp_path / "config.json").write_text(json.dumps({"max_position_embeddings": 512}))
-    (tmp_path / "tokenizer.json").write_text("{}")
+def model(tmp_path: Path, tiny_model: Path) -> Path:
+    """The tokenizer of a model, with weights that are only looked at."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen2", "max_position_embeddings": 512}))
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(tiny_model / name, tmp_path)
     save_file({"w": np.zeros(1000, np.float32)}, tmp_path / "model.safetensors")
     return tmp_path
 
@@ -52,6 +55,12 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
 def test_each_missing_part_is_named(model: Path, name: str) -> None:
     (model / name).unlink()
     with pytest.raises(ModelError, match="config.json|tokenizer|weights"):
+        preflight.check_model(_settings(model))
+
+
+def test_a_torn_tokenizer_is_named(model: Path) -> None:
+    (model / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match="tokenizer cannot be loaded"):
         preflight.check_model(_settings(model))
 
 

@@ -21,6 +21,7 @@ import psutil
 from ace_ray.lab.bench.random_model import random_adapter, random_model
 from llm_service import service
 from llm_service.adapters import AdapterRef
+from llm_service.chat import prompt_text
 from llm_service.errors import LLMServiceError
 from llm_service.orphans import end_with_parent
 from llm_service.preflight import check_model
@@ -81,7 +82,7 @@ def measure_service(
     Args:
         chats: what is asked, repeated with a number of its own in each request.
         schema: that the replies follow.
-        model_size: a model of random weights (`bench_model.SIZES`) instead of the settings' model.
+        model_size: a model of random weights (`random_model.SIZES`) instead of the settings' model.
 
     Returns:
         Keys as docs/json.md has them.
@@ -287,9 +288,7 @@ class _Offline:
         # Tokens, not text: with an adapter vLLM would look for a tokenizer of the adapter's own for every prompt.
         prompts: list[Any] = []
         for chat in chats:
-            text = tokenizer.apply_chat_template(
-                list(chat), add_generation_prompt=True, tokenize=False, **self._settings.chat_template_kwargs
-            )
+            text = prompt_text(tokenizer, chat, self._settings.chat_template_kwargs)
             tokens_of = tokenizer(text, add_special_tokens=False)["input_ids"]
             prompts.append(TokensPrompt(prompt_token_ids=tokens_of, cache_salt=who))
         outputs = self._llm.generate(prompts, sampling, lora_request=lora, use_tqdm=False)
