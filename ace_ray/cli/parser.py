@@ -1,6 +1,7 @@
 """The commands of `ace` and their options. Imports nothing heavy, so that --help is there at once."""
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -192,7 +193,7 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--env", metavar="NAME", help="Grid2Op environment (default: setting grid.env)")
     parser.add_argument("--data", metavar="DIR", help="folder of chronics, or 'shipped' (default: setting grid.data)")
     parser.add_argument("--scenarios", help=f"{SCENARIOS} (default: setting evaluation.scenarios)")
-    parser.add_argument("--processes", type=int, help="worker processes (default: setting evaluation.processes)")
+    parser.add_argument("--processes", type=_positive, help="worker processes (default: setting evaluation.processes)")
     parser.add_argument("--json", type=writable_file, metavar="FILE", help="write the result here")
     parser.add_argument("--parquet", type=writable_file, metavar="FILE", help="write one row per episode here")
     parser.add_argument(
@@ -260,7 +261,7 @@ def _build(parser: argparse.ArgumentParser) -> None:
         "and card; replay: replay the decisions of gate and seed files with the present engine, drop those that no "
         "longer belong there, then the card",
     )
-    parser.add_argument("--processes", type=int, default=2, help="processes that label and replay (default: 2)")
+    parser.add_argument("--processes", type=_positive, default=2, help="processes that label and replay (default: 2)")
     parser.add_argument("--label-minutes", type=float, metavar="MIN", help="time for labelling (default: 60 for all)")
     parser.add_argument("--train-minutes", type=float, metavar="MIN", help="stop training the model after this time")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the model is trained")
@@ -301,7 +302,7 @@ def _eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--minutes", type=float, default=240.0, metavar="MIN", help="time for replaying states (default: 240)"
     )
-    parser.add_argument("--processes", type=int, default=2, help="processes that replay states (default: 2)")
+    parser.add_argument("--processes", type=_positive, default=2, help="processes that replay states (default: 2)")
     parser.add_argument("--adapter", type=Path, metavar="DIR", help="adapter version, such as RUN/adapters/actor-v1")
     parser.add_argument("--json", type=writable_file, metavar="FILE", help="write the result here")
 
@@ -333,6 +334,12 @@ def _rollout(parser: argparse.ArgumentParser) -> None:
         "or by the real model (engine)",
     )
     parser.add_argument("--json", type=writable_file, metavar="FILE", help="write the result here")
+
+
+def _positive(text: str) -> int:
+    if not re.fullmatch(r"0*[1-9][0-9]{0,8}", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1 on")
+    return int(text)
 
 
 def _latency(text: str) -> float | str:
@@ -383,7 +390,7 @@ def _grids(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--agent", action="append", help=f"may be repeated (default: the simple ones); {AGENTS}")
     parser.add_argument("--scenarios", help=f"{SCENARIOS} (default: twelve of each grid)")
-    parser.add_argument("--processes", type=int, help="worker processes (default: setting evaluation.processes)")
+    parser.add_argument("--processes", type=_positive, help="worker processes (default: setting evaluation.processes)")
 
 
 def _head(parser: argparse.ArgumentParser) -> None:

@@ -252,3 +252,10 @@ def test_a_result_that_can_no_longer_be_written_has_been_printed(
     told = capsys.readouterr()
     assert "do-nothing  " in told.out and "remedy: free space" in told.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", ["0", "-3", "²", "two"])
+def test_a_number_of_processes_that_is_none_is_refused(number, capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--agent", "do-nothing", f"--processes={number}"])
+    assert f"argument --processes: '{number}' is no whole number" in capsys.readouterr().err

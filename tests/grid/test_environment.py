@@ -183,3 +183,17 @@ def test_one_mix_of_a_set_of_mixes_has_a_name() -> None:
         environment_folder("l2rpn_neurips_2020_track2")
     with pytest.raises(DataError, match="neither"):
         environment_folder("l2rpn_neurips_2020_track2/x9")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [("config.py", None), ("config.py", "config = {"), ("config.py", "conf = {}"), ("grid.json", "{")],
+)
+def test_a_broken_environment_is_named(tmp_path, file, text):
+    shutil.copytree(environment_folder("rte_case5_example"), tmp_path / "own")
+    (tmp_path / "own" / file).unlink()
+    if text is not None:
+        (tmp_path / "own" / file).write_text(text)
+    with pytest.raises(DataError, match="own") as caught:
+        make_env(GridSettings(env=str(tmp_path / "own")))
+    assert caught.value.remedy

@@ -104,6 +104,19 @@ def test_training_draws_the_same_scenarios_for_the_same_seed_and_all_chronics():
         ("chronics=77;seeds=0", DataError, "has 28"),
         ("chronics=jan;seeds=0", ConfigError, "no whole number"),
         ("test:2;hours=3", ConfigError, "'hours=3' cannot be read"),
+        ("test:0", ConfigError, "test=0 .* not within 1 and 10000"),
+        ("test:10001", ConfigError, "test=10001 .* not within"),
+        ("test:²", ConfigError, "'²' is no whole number"),
+        ("chronics=0;seeds=-3", ConfigError, "'-3' is no whole number .seeds"),
+        ("chronics=0;seeds=5-3", ConfigError, "seeds=5-3 .* runs backwards"),
+        ("chronics=0;seeds=0-2000000000", ConfigError, "seeds=0-2000000000 .* more than 100000"),
+        ("chronics=0;seeds=2147483648", ConfigError, "seeds=2147483648 .* not within 0 and 2147483647"),
+        ("chronics=0-1;seeds=2147483647+", ConfigError, "seeds=2147483647 .* not within"),
+        ("chronics=all;seeds=0-99999", ConfigError, "28 chronics with 100000 seeds"),
+        ("chronics=0;seeds=1;seeds=2", ConfigError, "says seeds twice"),
+        ("chronics=0;seeds=0;steps=0", ConfigError, "steps=0 .* not within 1"),
+        ("chronics=0;seeds=0;start=2017", ConfigError, "start=2017 .* not within 0 and 2016"),
+        ('chronics="jan;seeds=0', ConfigError, "quote is not closed"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_a_remedy(text, error, words):
@@ -160,3 +173,19 @@ def test_the_two_chronics_inside_grid2op_train_on_the_first_and_test_on_the_seco
     split = data_set(SHIPPED).split
     first, second = data_set(SHIPPED).chronics
     assert split == {"train": (first,), "validation": (first,), "test": (second,)}
+
+
+def test_chronics_that_are_called_by_numbers_are_named_in_quotes_where_an_index_is_also_a_name(tmp_path):
+    for name in ("0", "1", "2", "10", "11", "a,b;c"):
+        (tmp_path / name).mkdir()
+    settings = GridSettings(env="l2rpn_case14_sandbox", data=str(tmp_path))
+
+    def named(text):
+        return [s.chronic for s in parse(f"chronics={text};seeds=0", settings).scenarios]
+
+    assert named("0-1") == ["0", "1"] and named("5") == ["a,b;c"]  # one meaning only
+    assert named('"2","a,b;c"') == ["2", "a,b;c"] and named("11") == ["11"]
+    for ambiguous in ("2", "1-2", "2,3"):
+        with pytest.raises(ConfigError, match="may be a name or an index") as caught:
+            named(ambiguous)
+        assert "double quotes" in caught.value.remedy

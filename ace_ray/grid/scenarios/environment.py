@@ -9,15 +9,14 @@ from typing import Any
 
 import grid2op
 from grid2op.Chronics import GridStateFromFile, Multifolder
-from grid2op.Exceptions import Grid2OpException
 from grid2op.MakeEnv.Make import TEST_DEV_ENVS
 from grid2op.MakeEnv.PathUtils import DEFAULT_PATH_DATA
 from grid2op.Reward import ConstantReward
 from lightsim2grid import LightSimBackend
 
-from ace_ray.config.errors import DataError
+from ace_ray.config.errors import AceError, DataError
 from ace_ray.config.grid import GridSettings
-from ace_ray.grid.scenarios.chronic_files import draws_maintenance
+from ace_ray.grid.scenarios.chronic_files import draws_maintenance, shortened
 from ace_ray.grid.scenarios.chronics import CachedMultifolder, reserve_cache
 from ace_ray.grid.scenarios.data import DataSet, data_id, open_data
 
@@ -109,10 +108,13 @@ def _made(settings: GridSettings, options: dict[str, Any]) -> Any:
                 chronics_path=data.path,
                 **options,
             )
-    except (Grid2OpException, FileNotFoundError) as error:
+    except (AceError, MemoryError):
+        raise
+    except Exception as error:  # of Grid2Op, pandas, json, the backend: whatever reads one of the folder's files
         raise DataError(
-            f"environment '{settings.env}' cannot be built on the chronics in {data.path}: {error}",
-            "the chronics must be made for this environment",
+            f"environment '{settings.env}' cannot be built on the chronics in {data.path}: "
+            f"{type(error).__name__}: {shortened(error)}",
+            f"the files in {folder} must be whole, and the chronics made for this environment",
         ) from error
     env.ace_data = data
     env.ace_name = settings.env
@@ -150,8 +152,12 @@ def _config(folder: Path) -> dict:
         warnings.simplefilter("ignore")
         try:
             spec.loader.exec_module(module)
-        except ImportError as error:
+        except Exception as error:  # the file is a program
             raise DataError(
-                f"{folder / 'config.py'} does not run with this Grid2Op: {error}", "choose another environment"
+                f"{folder / 'config.py'} does not run with this Grid2Op: {type(error).__name__}: {shortened(error)}",
+                "mend the file, or choose another environment",
             ) from error
-    return module.config
+    config = getattr(module, "config", None)
+    if not isinstance(config, dict):
+        raise DataError(f"{folder / 'config.py'} has no dictionary `config`", "it is not a Grid2Op environment")
+    return config
