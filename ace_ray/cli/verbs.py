@@ -325,7 +325,7 @@ def bench_critics(args: argparse.Namespace) -> int:
 def _trained(args: argparse.Namespace, varied: "Varied") -> int:
     from ace_ray.lab.bench.trained import compare_trained
 
-    found = compare_trained(
+    compare_trained(
         varied,
         args.config,
         args.overrides,
@@ -335,7 +335,6 @@ def _trained(args: argparse.Namespace, varied: "Varied") -> int:
         prefix=args.prefix,
         say=print,
     )
-    print(found.text())
     return 0
 
 

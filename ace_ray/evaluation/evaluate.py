@@ -18,9 +18,9 @@ from ace_ray.evaluation.episodes import episode_folder, episode_name
 from ace_ray.evaluation.player import EpisodeJob, JobResult, Playable, StatisticsJob
 from ace_ray.evaluation.pool import Pool
 from ace_ray.evaluation.result import Episode, Evaluation, percentiles
-from ace_ray.evaluation.scores import COSTS, Statistics, check_costs, statistics_file
+from ace_ray.evaluation.scores import COSTS, ScoreStatistics, check_costs, statistics_file
 from ace_ray.grid.physics.catalogue import Catalogue
-from ace_ray.grid.scenarios.environment import make_env
+from ace_ray.grid.scenarios.environment import data_set, make_env
 from ace_ray.grid.scenarios.scenario import Scenario
 from ace_ray.grid.scenarios.scenario_sets import ScenarioSet, parse
 
@@ -85,6 +85,7 @@ def evaluate_all(
         check_costs(env, each[0])
     catalogue = Catalogue.from_env(env).hash
     env.close()
+    seen = [_in_sample(agent, grid, chosen) for agent, grid in zip(agents, each, strict=True)]
     with Pool(processes) as pool:
         statistics = _statistics(pool, chosen, each[0], extras.scores, progress) if extras.scores else {}
         # Scenario by scenario rather than agent by agent: workers stay even.
@@ -106,7 +107,7 @@ def evaluate_all(
         outcomes: list[JobResult] = _play(pool, jobs, "evaluate", progress, check_figure)
     name = scenarios if isinstance(scenarios, str) else chosen.split
     return [
-        _collect(agent, each[i], chosen, name, catalogue, outcomes[i :: len(agents)], statistics)
+        _collect(agent, each[i], chosen, seen[i], name, catalogue, outcomes[i :: len(agents)], statistics)
         for i, agent in enumerate(agents)
     ]
 
@@ -124,6 +125,25 @@ def _check_agents(agents: Sequence[registry.AgentSpec], each: Sequence[GridSetti
                 f"data {grid.data or 'default'}",
                 "pass --env and --data, or evaluate agents of different grids apart",
             )
+
+
+def _in_sample(agent: registry.AgentSpec, settings: GridSettings, chosen: ScenarioSet) -> bool:
+    """Whether the agent was trained on these injections; never for rules, which do not learn.
+
+    Where it is not known what an agent was trained on: whether training on this data set would have seen them.
+    """
+    if agent in registry.OWN_AGENTS:
+        return False
+    trained = registry.trained_settings(agent)
+    if trained is None:
+        return chosen.in_sample
+    try:
+        data = data_set(trained)
+    except DataError:  # its data have gone
+        return chosen.in_sample
+    if (trained.env, data.id) != (settings.env, chosen.scenarios[0].data):
+        return False
+    return data.in_sample({scenario.chronic for scenario in chosen.scenarios})
 
 
 def _check_new(agents: Sequence[registry.AgentSpec], chosen: ScenarioSet, extras: Extras) -> None:
@@ -152,15 +172,15 @@ def _job(
 
 def _statistics(
     pool: Pool, chosen: ScenarioSet, settings: GridSettings, folder: Path, progress: bool
-) -> dict[Scenario, Statistics]:
+) -> dict[Scenario, ScoreStatistics]:
     """Score statistics of every scenario; those that the folder lacks are made, and each is kept as it is made."""
     missing = [one for one in chosen.scenarios if not statistics_file(folder, one).exists()]
 
-    def keep(index: int, found: Statistics) -> None:
+    def keep(index: int, found: ScoreStatistics) -> None:
         found.save(statistics_file(folder, missing[index]))
 
     _play(pool, [StatisticsJob(settings, one) for one in missing], "score statistics", progress, keep)
-    return {scenario: Statistics.load_from(statistics_file(folder, scenario)) for scenario in chosen.scenarios}
+    return {scenario: ScoreStatistics.load_from(statistics_file(folder, scenario)) for scenario in chosen.scenarios}
 
 
 def _play(
@@ -180,10 +200,11 @@ def _collect(
     agent: registry.AgentSpec,
     settings: GridSettings,
     chosen: ScenarioSet,
+    in_sample: bool,
     name: str,
     catalogue: str,
     outcomes: Sequence[JobResult],
-    statistics: dict[Scenario, Statistics],
+    statistics: dict[Scenario, ScoreStatistics],
 ) -> Evaluation:
     episodes = [
         _scored(outcome, statistics.get(scenario)) for scenario, outcome in zip(chosen.scenarios, outcomes, strict=True)
@@ -195,7 +216,7 @@ def _collect(
         data=chosen.scenarios[0].data,
         split=chosen.split,
         scenarios=name,
-        in_sample=chosen.in_sample,
+        in_sample=in_sample,
         episodes=tuple(episodes),
         decision_ms=percentiles([second for one in outcomes for second in one.played.decision_seconds]),
         catalogue=catalogue,
@@ -204,7 +225,7 @@ def _collect(
     )
 
 
-def _scored(outcome: JobResult, statistics: Statistics | None) -> Episode:
+def _scored(outcome: JobResult, statistics: ScoreStatistics | None) -> Episode:
     if statistics is None or outcome.costs is None:
         return outcome.played.episode
     scores = {name: statistics.score(name, outcome.costs[name]) for name in COSTS}

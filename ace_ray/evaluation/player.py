@@ -13,7 +13,7 @@ from ace_ray.agents.baseline import DoNothing
 from ace_ray.config.grid import GridSettings
 from ace_ray.evaluation.episodes import EpisodeRecorder, Painter
 from ace_ray.evaluation.play import Played, Watcher, play
-from ace_ray.evaluation.scores import CostMeter, Costs, Statistics, reconnecting_env, statistics
+from ace_ray.evaluation.scores import CostMeter, Costs, ScoreStatistics, reconnecting_env, score_statistics
 from ace_ray.grid.engine import DecisionEngine
 from ace_ray.grid.scenarios.environment import make_env
 from ace_ray.grid.scenarios.scenario import Scenario
@@ -39,7 +39,7 @@ class Player:
         return self._once(("env", settings.model_dump_json()), lambda: make_env(settings))
 
     def reconnecting_env(self, settings: GridSettings) -> Any:
-        """The environment of the second score statistic (see `scores.statistics`)."""
+        """The environment of the second score statistic (see `scores.score_statistics`)."""
         return self._once(("reconnecting", settings.model_dump_json()), lambda: reconnecting_env(settings))
 
     def agent(self, spec: registry.AgentSpec, settings: GridSettings) -> Any:
@@ -126,8 +126,8 @@ class StatisticsJob:
     settings: GridSettings
     scenario: Scenario
 
-    def play(self, player: Player) -> Statistics:
+    def play(self, player: Player) -> ScoreStatistics:
         """Plays the two episodes that the scores are measured against."""
-        return statistics(
+        return score_statistics(
             player.env(self.settings), player.reconnecting_env(self.settings), self.scenario, self.settings
         )

@@ -84,7 +84,7 @@ class Evaluation:
 
     Attributes:
         agent, env, predicate, data, split, scenarios: what was evaluated; `scenarios` as it was asked for.
-        in_sample: True when training may have seen these injections.
+        in_sample: True when the training of the agent has seen these injections, or may have.
         episodes: in the order of the scenario set.
         decision_ms: wall time of critical decisions in ms, percentiles `p50` and `p99`, None without any decision.
         catalogue: hash of the action catalogue. settings: of the grid. versions: of the packages that matter.

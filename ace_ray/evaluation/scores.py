@@ -86,7 +86,7 @@ class CostMeter:
 
 
 @dataclass(frozen=True)
-class Statistics:
+class ScoreStatistics:
     """What the scores of one scenario are measured against.
 
     Attributes:
@@ -112,7 +112,7 @@ class Statistics:
         os.replace(unfinished, path)
 
     @classmethod
-    def load_from(cls, path: Path) -> Statistics:
+    def load_from(cls, path: Path) -> ScoreStatistics:
         """The inverse of `save`.
 
         Raises:
@@ -176,7 +176,7 @@ def reconnecting_env(settings: GridSettings) -> Any:
     return env
 
 
-def statistics(env: Any, reconnecting: Any, scenario: Scenario, settings: GridSettings) -> Statistics:
+def score_statistics(env: Any, reconnecting: Any, scenario: Scenario, settings: GridSettings) -> ScoreStatistics:
     """Plays the two episodes that the scores of a scenario are measured against.
 
     Args:
@@ -186,7 +186,7 @@ def statistics(env: Any, reconnecting: Any, scenario: Scenario, settings: GridSe
     """
     nothing = _metered(env, DoNothingAgent(env.action_space), scenario, settings)
     best = _metered(reconnecting, RecoPowerlineAgent(reconnecting.action_space), scenario, settings)
-    return Statistics(nothing.costs, best.costs, best.load, float(np.max(env.gen_cost_per_MW)))
+    return ScoreStatistics(nothing.costs, best.costs, best.load, float(np.max(env.gen_cost_per_MW)))
 
 
 def _metered(env: Any, agent: BaseAgent, scenario: Scenario, settings: GridSettings) -> CostMeter:
@@ -198,7 +198,7 @@ def _metered(env: Any, agent: BaseAgent, scenario: Scenario, settings: GridSetti
 class _Stock(ScoreL2RPN2020):
     """The stock class, whose formula reads statistics from here instead of the environment's folder."""
 
-    def __init__(self, statistics: Statistics, name: str) -> None:
+    def __init__(self, statistics: ScoreStatistics, name: str) -> None:
         self.env = SimpleNamespace(gen_cost_per_MW=np.array([statistics.dearest], dtype=np.float32))
         self.min_losses_ratio = MIN_LOSSES_RATIO
         self.max_step = -1

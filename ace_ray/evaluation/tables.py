@@ -79,8 +79,11 @@ class Table:
             "included. actions: mean number of acting steps an episode.",
             f"95 % intervals resample {over}." if first.survival.ci95 is not None else f"95 % intervals: {over}.",
         ]
-        if first.in_sample:
-            found.append("in-sample injections: training has seen these chronics, with other environment seeds.")
+        if seen := [one.agent for one in self.evaluations if one.in_sample]:
+            found.append(
+                f"in-sample injections: the training of {', '.join(seen)} has seen these chronics, "
+                "with other environment seeds."
+            )
         if any(one.scores for one in self.evaluations):
             found.append(QUIRK)
         for other in self.evaluations[1:]:

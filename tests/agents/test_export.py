@@ -14,6 +14,9 @@ from ace_ray.agents import registry
 from ace_ray.agents.export import export
 from ace_ray.agents.exported import load
 from ace_ray.config.errors import AceError, ConfigError, GridMismatchError
+from ace_ray.config.load import to_yaml
+from ace_ray.config.run import RunSettings
+from ace_ray.evaluation.evaluate import evaluate_all
 from ace_ray.evaluation.play import play
 from ace_ray.grid.scenarios.scenario import Scenario
 from ace_ray.policy import checkpoint
@@ -96,6 +99,26 @@ def test_plays_an_episode_where_ray_and_vllm_cannot_be_imported(run, tmp_path, e
     play(env, agent, scenario, grid_settings, [Ids()])
     assert shown["ids"] == played and any(played)
     assert shown["memory"] == [301, 402] == list(agent.engine.memory)
+
+
+def test_in_sample_is_what_the_policy_was_trained_on(run, tmp_path, grid_settings):
+    shutil.copytree(run / "checkpoints" / "000000", tmp_path / "alone" / "weights")
+    trained, unknown = f"policy:{run}", f"policy:{tmp_path / 'alone' / 'weights'}"
+    for chronic, seen in ((0, True), (1, False)):
+        found = evaluate_all(
+            ["reconnect", trained, unknown], f"chronics={chronic};seeds=0;steps=2", grid_settings, processes=1
+        )
+        assert [one.in_sample for one in found] == [False, seen, seen]
+    elsewhere = small_run_on(tmp_path / "elsewhere", run, grid_settings.model_copy(update={"data": "packaged"}))
+    (found,) = evaluate_all([f"policy:{elsewhere}"], "chronics=0;seeds=0;steps=2", grid_settings, processes=1)
+    assert not found.in_sample
+
+
+def small_run_on(folder, run, settings):
+    """The same policy, as if it had been trained under other settings of the grid."""
+    shutil.copytree(run, folder)
+    (folder / "config.yaml").write_text(to_yaml(RunSettings(grid=settings)))
+    return folder
 
 
 def test_refuses_another_grid(run, tmp_path, case14):

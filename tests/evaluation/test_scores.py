@@ -15,9 +15,9 @@ from lightsim2grid import LightSimBackend
 from ace_ray.config.errors import DataError
 from ace_ray.evaluation.evaluate import Extras, evaluate_all
 from ace_ray.evaluation.play import play
-from ace_ray.evaluation.scores import COSTS, CostMeter, Statistics, check_costs, statistics_file
+from ace_ray.evaluation.scores import COSTS, CostMeter, ScoreStatistics, check_costs, statistics_file
 from ace_ray.evaluation.scores import reconnecting_env as make_reconnecting
-from ace_ray.evaluation.scores import statistics as make_statistics
+from ace_ray.evaluation.scores import score_statistics as make_statistics
 from ace_ray.grid.scenarios.environment import environment_folder, make_env
 from ace_ray.grid.scenarios.scenario import Scenario
 
@@ -59,11 +59,11 @@ def test_statistics_read_back_and_a_torn_file_is_named(scored, tmp_path):
     first, costs = scored[0]
     path = tmp_path / "new" / "one.npz"
     first.save(path)
-    again = Statistics.load_from(path)
+    again = ScoreStatistics.load_from(path)
     assert all(again.score(name, costs[name]) == first.score(name, costs[name]) for name in COSTS)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DataError, match="one.npz"):
-        Statistics.load_from(path)
+        ScoreStatistics.load_from(path)
 
 
 def test_statistics_are_made_once_a_scenario_and_never_inside_the_environment(grid_settings, tmp_path, monkeypatch):
@@ -75,7 +75,7 @@ def test_statistics_are_made_once_a_scenario_and_never_inside_the_environment(gr
     assert sorted(home.rglob("*")) == before
     assert len(list((tmp_path / "scores").iterdir())) == 2
     assert [episode.score_2020 for episode in first.episodes] == pytest.approx([0.0, 0.0], abs=1e-3)
-    monkeypatch.setattr("ace_ray.evaluation.player.statistics", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr("ace_ray.evaluation.player.score_statistics", lambda *_: pytest.fail("made again"))
     (again,) = evaluate_all(["do-nothing"], short, grid_settings, processes=1, progress=False, extras=extras)
     assert again.episodes == first.episodes
 

@@ -85,7 +85,7 @@ def page(folder: Path) -> str:
     Raises:
         DataError: there are none, or results of one grid are not of the same scenarios.
     """
-    found = {path.parent: json.loads(path.read_text()) for path in sorted(folder.glob(f"*/{ABOUT}"))}
+    found = {path.parent: _read(path) for path in sorted(folder.glob(f"*/{ABOUT}"))}
     results = {here: _results(here) for here in found}
     if not any(results.values()):
         raise DataError(f"{folder} holds no results", "`ace bench grids` writes them")
@@ -139,7 +139,7 @@ def _bench(path: Path) -> list[str]:
     """Figures of `ace bench screen`; dashes where it was not run."""
     if not path.is_file():
         return ["-"] * len(BENCH)
-    found = json.loads(path.read_text())
+    found = _read(path)
     slots = [key for key in found["recall"] if key.isdigit()]
     recall = found["recall"][max(slots, key=int)] if slots else None
     return [
@@ -148,6 +148,13 @@ def _bench(path: Path) -> list[str]:
         "-" if found["speedup_sweep"] is None else f"{found['speedup_sweep']:.0f}",
         "-" if recall is None else f"{100 * recall:.0f} % of {found['recall']['states']}",
     ]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path} cannot be read: {error}", "remove the file: it is made anew") from error
 
 
 def _place(env: str) -> tuple[int, str]:

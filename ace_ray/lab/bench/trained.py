@@ -18,6 +18,7 @@ from ace_ray.agents.registry import SavedPolicy
 from ace_ray.coevolution.run_folder import ABOUT, read_about, runs_root
 from ace_ray.config.errors import WorkerError
 from ace_ray.config.load import load_settings
+from ace_ray.config.outputs import writable_folder
 from ace_ray.evaluation.charts import curves
 from ace_ray.evaluation.evaluate import evaluate_all
 from ace_ray.evaluation.report import read_events
@@ -88,6 +89,7 @@ def compare_trained(
     ]
     settings = load_settings(profiles, common)
     root = runs_root(settings)
+    folder = writable_folder(root / f"{prefix}-table")
     runs = {value: root / f"{prefix}-{value}" for value in varied.values}
     for value, run in runs.items():
         _train(run, [*map(str, profiles)], [*common, f"{varied.setting}={value}"])
@@ -99,7 +101,7 @@ def compare_trained(
         processes=settings.evaluation.processes,
     )
     result = table(found, reference=varied.values[-1])
-    folder = root / f"{prefix}-table"
+    say(result.text())
     result.save(folder)
     counts = {value: _refinement(run) for value, run in runs.items()}
     (folder / "refinements.json").write_text(json.dumps(counts, indent=1) + "\n")
