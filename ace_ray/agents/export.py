@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ace_ray.agents.exported import SETTINGS, settings_of
 from ace_ray.config.errors import AceError
+from ace_ray.config.grid import GridSettings
 from ace_ray.config.load import load_settings
 from ace_ray.policy import checkpoint
 
@@ -52,7 +53,7 @@ def export(run: str | os.PathLike[str], folder: str | os.PathLike[str], version:
         The folder.
 
     Raises:
-        AceError: no such run or checkpoint, or `folder` holds something.
+        AceError: no such run or checkpoint, or `folder` holds something or cannot be written; no half is left.
     """
     run, folder = Path(run), Path(folder)
     source = checkpoint.find(run, version)
@@ -60,6 +61,17 @@ def export(run: str | os.PathLike[str], folder: str | os.PathLike[str], version:
     if folder.exists() and any(folder.iterdir()):
         raise AceError(f"{folder} is not empty", "name a new folder")
     settings = load_settings([run / "config.yaml"]).grid if (run / "config.yaml").is_file() else settings_of(source)
+    try:
+        _write(folder, run, source, settings)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)  # half an export is none
+        raise AceError(
+            f"cannot write {folder}: {error.strerror or error}", "free space, or name another folder"
+        ) from error
+    return folder
+
+
+def _write(folder: Path, run: Path, source: Path, settings: GridSettings) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in (checkpoint.WEIGHTS, checkpoint.CARD):
         shutil.copyfile(source / name, folder / name)
@@ -75,4 +87,3 @@ def export(run: str | os.PathLike[str], folder: str | os.PathLike[str], version:
     shutil.copyfile(package / "__init__.py", code / "__init__.py")
     for room in ROOMS:
         shutil.copytree(package / room, code / room, ignore=shutil.ignore_patterns(*NOT_COPIED))
-    return folder

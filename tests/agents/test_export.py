@@ -1,3 +1,4 @@
+import errno
 import json
 import shutil
 import subprocess
@@ -144,6 +145,16 @@ def test_does_not_write_into_a_folder_that_holds_something(run, tmp_path):
     (tmp_path / "kept.txt").write_text("mine")
     with pytest.raises(AceError, match="not empty"):
         export(run, tmp_path)
+
+
+def test_a_full_disk_leaves_no_half_of_an_export(run, tmp_path, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copytree", full)
+    with pytest.raises(AceError, match="No space left"):
+        export(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_torn_checkpoint_is_not_exported(run, tmp_path, own_engine, grid_settings):
