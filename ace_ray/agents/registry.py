@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import importlib
 import importlib.util
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from ace_ray.agents.greedy import Greedy, GreedyChecked
 from ace_ray.config.errors import AceError, ConfigError
 from ace_ray.config.grid import GridSettings
 from ace_ray.config.load import load_settings
+from ace_ray.config.paths import under_root
 from ace_ray.grid.engine import DecisionEngine
 
 OWN_AGENTS: dict[str, type[OwnAgent]] = {
@@ -35,7 +35,6 @@ OWN_AGENTS: dict[str, type[OwnAgent]] = {
 }
 POLICY_AGENTS = ("policy", "policy+check")
 KNOWN = (*OWN_AGENTS, "llm", "policy:RUN[@0|@N]", "policy+check:RUN[@0|@N]", "module:make_agent")
-RUNS = "ACE_RUNS"
 
 
 @dataclass(frozen=True)
@@ -169,8 +168,8 @@ def policy_folder(run: str) -> Path:
 
 
 def _run_folder(name: str) -> Path | None:
-    places = (Path(name), Path(os.environ.get(RUNS, "runs")) / name) if name else ()
-    return next((place for place in places if place.exists()), None)
+    place = under_root(name) if name else None
+    return place if place is not None and place.exists() else None
 
 
 def _outside(spec: str) -> tuple[Callable[[Any, str], BaseAgent], Path]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ace_ray.config.errors import ConfigError, ResourceError, RunFolderError
 from ace_ray.config.grid import GridSettings
 from ace_ray.config.load import load_settings
+from ace_ray.config.paths import ABOUT, locate, runs_root
 from ace_ray.config.run import RunSettings
 
 if TYPE_CHECKING:
@@ -110,12 +111,12 @@ def compare(args: argparse.Namespace) -> int:
 
 def doctor(args: argparse.Namespace) -> int:
     from ace_ray.cluster.doctor import Check, examine, gpu_names, to_json
-    from ace_ray.coevolution import resources, run_folder
+    from ace_ray.coevolution import resources
     from ace_ray.finetune.held_out import aged, remedy
     from llm_service.settings import EMBEDDED
 
     settings = _settings(args)
-    checks = examine(settings, run_folder.runs_root(settings))
+    checks = examine(settings, runs_root(settings))
     rows = resources.processes(settings)
     try:
         resources.check(rows, {"CPU": resources.logical_cpus(), "GPU": len(gpu_names())})
@@ -355,7 +356,7 @@ def bench_grids(args: argparse.Namespace) -> int:
 
 
 def runs_list(args: argparse.Namespace) -> int:
-    from ace_ray.coevolution.run_folder import ABOUT, read_about, runs_root
+    from ace_ray.coevolution.run_folder import read_about
 
     root = runs_root(_settings(args))
     folders = sorted((path.parent for path in root.glob(f"*/{ABOUT}")), key=lambda path: path.stat().st_mtime)
@@ -434,8 +435,6 @@ def _print(lines: list[str], path: Path | None = None, result: Any = None) -> in
 
 
 def _run(name: str) -> Path:
-    from ace_ray.coevolution.run_folder import locate
-
     return locate(name, RunSettings())
 
 

@@ -10,7 +10,6 @@ last checkpoint.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ from typing import Any
 import torch
 from ray.rllib.core.learner.learner_group import LearnerGroup
 
-from ace_ray.coevolution.run_folder import disk, write_json
 from ace_ray.config.errors import RunFolderError
+from ace_ray.config.files import replacing, write_json
 from ace_ray.learner import state as learner_state
 from ace_ray.policy import checkpoint as policy_files
 from ace_ray.policy.checkpoint import PolicyCard
@@ -75,36 +74,14 @@ def write(
     Raises:
         RunFolderError: Disk full or not writable; the checkpoints before it stay whole.
     """
-    with disk(folder):
-        unfinished = folder / f".unfinished-{os.getpid()}"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        try:
-            module = learner_state.save(group, unfinished)
-            updates = int(module["updates"])
-            weights = {name: torch.as_tensor(value) for name, value in learner_state.policy_part(module).items()}
-            policy_files.save(unfinished, weights, card(updates))
-            write_json(unfinished / STATE, {**state, "updates": updates})
-            done = Checkpoint(folder / f"{updates:06d}")
-            if done.path.exists():
-                # No update since: the weights are the same, the counters and the memory are newer.
-                for name in (STATE, policy_files.CARD):
-                    os.replace(unfinished / name, done.path / name)
-            else:
-                for file in unfinished.iterdir():
-                    _sync(file)
-                os.replace(unfinished, done.path)
-                _sync(folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
-        for old in [c for c in find(folder) if c.updates][:-keep]:
-            shutil.rmtree(old.path, ignore_errors=True)
+    updates = int(learner_state.module_state(group)["updates"])
+    done = Checkpoint(folder / f"{updates:06d}")
+    with replacing(done.path, parents=True) as unfinished:  # one of the same number has older counters: replaced too
+        unfinished.mkdir()
+        module = learner_state.save(group, unfinished)
+        weights = {name: torch.as_tensor(value) for name, value in learner_state.policy_part(module).items()}
+        policy_files.save(unfinished, weights, card(updates))
+        write_json(unfinished / STATE, {**state, "updates": updates})
+    for old in [c for c in find(folder) if c.updates][:-keep]:
+        shutil.rmtree(old.path, ignore_errors=True)
     return done
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -17,8 +17,8 @@ import ray
 from ray._private.parameter import RayParams
 
 from ace_ray.coevolution import resources
-from ace_ray.coevolution.run_folder import inside_job
 from ace_ray.config.errors import ResourceError
+from ace_ray.config.paths import inside_job
 from ace_ray.config.run import RunSettings
 
 log = logging.getLogger(__name__)

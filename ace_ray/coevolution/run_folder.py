@@ -1,71 +1,35 @@
 """The folder of one run: where it lies, what it holds, and who may write to it.
 
-    <runs_root>/<name>/  config.yaml  run.json  lock  replay/  adapters/  checkpoints/  metrics/  evaluation/
+    <runs_root>/<name>/  config.yaml  run.json  lock  heartbeat
+                         replay/  adapters/  checkpoints/  metrics/  evaluation/
 
 A run is one folder and one writer. The lock is an `flock`, so a driver that is killed leaves no stale lock behind and a
-second driver on the same folder is refused while the first one lives. A new run refuses a folder that holds anything;
-only `--resume` continues one.
+second driver on the same folder is refused while the first one lives. While it lives it also touches `heartbeat`, for
+processes that cannot see the lock. A new run refuses a folder that holds anything; only `--resume` continues one.
 """
 
 import contextlib
-import errno
-import fcntl
 import json
 import os
 import socket
+import threading
 import time
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from ace_ray.config.errors import ConfigError, RunFolderError
+from ace_ray.config import files
+from ace_ray.config.errors import RunFolderError
 from ace_ray.config.load import load_settings, to_yaml
+from ace_ray.config.paths import ABOUT, HEARTBEAT, HEARTBEAT_SECONDS, runs_root
 from ace_ray.config.run import RunSettings
 
 CONFIG = "config.yaml"
-ABOUT = "run.json"
 LOCK = "lock"
 PARTS = ("replay", "adapters", "checkpoints", "metrics", "evaluation")
-RUNS_VARIABLE = "ACE_RUNS"
 
 Status = Literal["running", "finished", "interrupted", "failed"]
-
-
-def inside_job() -> bool:
-    """Whether this process is the entry point of a submitted Ray job (its working folder is temporary)."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
-
-
-def runs_root(settings: RunSettings) -> Path:
-    """The absolute folder of runs: $ACE_RUNS where it is set, else `runs_root`.
-
-    Raises:
-        ConfigError: A relative folder inside a submitted job, where it would vanish with the job.
-    """
-    root = Path(os.environ.get(RUNS_VARIABLE) or settings.runs_root).expanduser()
-    if not root.is_absolute() and inside_job():
-        raise ConfigError(
-            f"runs_root={root} is relative, and the folder of a submitted job is temporary",
-            f"set runs_root or ${RUNS_VARIABLE} to an absolute folder that every node sees",
-        )
-    return root.absolute()
-
-
-def locate(run: str | Path, settings: RunSettings) -> Path:
-    """The folder of an existing run, given as a path or as a name under the runs root.
-
-    Raises:
-        RunFolderError: Neither is a run.
-    """
-    path = Path(run).expanduser()
-    if not (path / ABOUT).is_file() and not path.is_absolute():
-        path = runs_root(settings) / run  # only now: inside a job an absolute path needs no absolute root
-    if (path / ABOUT).is_file():
-        return path.absolute()
-    looked = "" if path == Path(run).expanduser() else f" (also not as {path})"
-    raise RunFolderError(f"no run {run}{looked}", "`ace runs list` shows the runs")
 
 
 def read_about(folder: Path) -> dict[str, Any]:
@@ -99,6 +63,16 @@ class RunFolder:
     path: Path
     about: dict[str, Any]
     _lock: IO[str]
+    _closing: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        (self.path / HEARTBEAT).touch()
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+
+    def _beat(self) -> None:
+        while not self._closing.wait(HEARTBEAT_SECONDS):
+            with contextlib.suppress(OSError):  # a disk that fails is told by whoever writes something that matters
+                os.utime(self.path / HEARTBEAT)
 
     @property
     def replay(self) -> Path:
@@ -123,12 +97,13 @@ class RunFolder:
     def set(self, **changes: Any) -> None:
         """Changes entries of `run.json`, atomically."""
         self.about |= changes
-        write_json(self.path / ABOUT, self.about)
+        files.write_json(self.path / ABOUT, self.about)
 
     def close(self, status: Status) -> None:
         """Notes how the run ended and gives the lock back; safe to call twice."""
         if self._lock.closed:
             return
+        self._closing.set()
         try:
             self.set(status=status, ended=_now())
         finally:
@@ -143,16 +118,16 @@ def open_new(settings: RunSettings) -> RunFolder:
     """
     name = settings.name or f"{time.strftime('%Y%m%d-%H%M%S')}-{settings.refine.refiner}"
     path = runs_root(settings) / name
-    with disk(path):
+    with files.disk(path):
         if path.is_dir() and any(path.iterdir()):
             raise RunFolderError(
                 f"{path} is not empty", f"resume it (--resume {path}), choose another name=..., or remove it"
             )
         path.mkdir(parents=True, exist_ok=True)
-        lock = _take_lock(path)
+        lock = files.lock(path / LOCK, patient=False)
         for part in PARTS:
             (path / part).mkdir(exist_ok=True)
-        (path / CONFIG).write_text(to_yaml(settings.model_copy(update={"name": name})))
+        files.write(path / CONFIG, to_yaml(settings.model_copy(update={"name": name})))
         folder = RunFolder(path, {}, lock)
         folder.set(
             id=uuid.uuid4().hex,
@@ -176,59 +151,12 @@ def reopen(path: Path, settings: RunSettings) -> RunFolder:
         RunFolderError: Another driver has it, or it cannot be read or written.
     """
     about = read_about(path)
-    with disk(path):
-        lock = _take_lock(path)
+    with files.disk(path):
+        lock = files.lock(path / LOCK, patient=False)
         folder = RunFolder(path, about, lock)
-        (path / CONFIG).write_text(to_yaml(settings))
+        files.write(path / CONFIG, to_yaml(settings))
         folder.set(starts=int(about.get("starts", 1)) + 1, status="running", host=socket.gethostname(), pid=os.getpid())
     return folder
-
-
-@contextlib.contextmanager
-def disk(path: Path) -> Iterator[None]:
-    """Turns a full disk or a missing permission into an error that names the folder."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunFolderError(
-                f"no space left for {path}", "free space, or set runs_root to another disk; the run can be resumed"
-            ) from error
-        raise RunFolderError(
-            f"cannot write {path}: {error.strerror or error}",
-            f"check permissions, or set runs_root or ${RUNS_VARIABLE}",
-        ) from error
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes JSON through a temporary file, fsync and a rename: a reader never sees half of it."""
-    unfinished = path.with_name(path.name + ".tmp")
-    with open(unfinished, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, sort_keys=True)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
-
-
-def _take_lock(path: Path) -> IO[str]:
-    lock = open(path / LOCK, "a+", encoding="utf-8")  # noqa: SIM115 - held for the life of the run
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.seek(0)
-        owner = lock.read().strip()
-        lock.close()
-        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN):
-            raise
-        raise RunFolderError(
-            f"{path} is in use by another process ({owner or 'unknown'})", "wait for it, stop it, or start another run"
-        ) from None
-    lock.seek(0)
-    lock.truncate()
-    lock.write(f"pid {os.getpid()} on {socket.gethostname()}")
-    lock.flush()
-    return lock
 
 
 def _now() -> str:

@@ -17,10 +17,11 @@ from ace_ray.coevolution.connect import Cluster, check_resources, check_visible,
 from ace_ray.coevolution.ending import final_table
 from ace_ray.coevolution.loop import TrainingLoop
 from ace_ray.coevolution.remote import ask
-from ace_ray.coevolution.run_folder import RunFolder, Status, locate, open_new, reopen, saved_settings
+from ace_ray.coevolution.run_folder import RunFolder, Status, open_new, reopen, saved_settings
 from ace_ray.coevolution.signals import Stopped, StopSignals
 from ace_ray.config.load import load_settings
 from ace_ray.config.paper import differences_text
+from ace_ray.config.paths import locate
 from ace_ray.config.run import RunSettings
 from ace_ray.finetune.held_out import Seed
 from ace_ray.monitoring.logging import log_to_file

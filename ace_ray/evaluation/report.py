@@ -11,6 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from ace_ray.config import files
 from ace_ray.config.errors import RunFolderError, ShardError
 from ace_ray.evaluation.charts import curves, intervals
 from ace_ray.replay.inspect import summary
@@ -71,9 +72,7 @@ def write_report(run: str | os.PathLike[str], path: str | os.PathLike[str] | Non
     ]
     head = f"<meta charset=utf-8><title>{escape(run.name)}</title><style>{STYLE}</style>"
     path = Path(path) if path is not None else run / "report.html"
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(body)}</body></html>\n")
-    os.replace(unfinished, path)
+    files.write(path, f"<!doctype html><html lang=en><head>{head}</head><body>{''.join(body)}</body></html>\n")
     return path
 
 

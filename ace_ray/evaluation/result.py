@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ace_ray.config.errors import DataError
+from ace_ray.config.files import write_json
 from ace_ray.monitoring.statistics import Interval, interval
 
 SCORES = ("score_2020", "score_2022")
@@ -186,12 +187,12 @@ class Evaluation:
         return _EVALUATION.validate_json(json.dumps(stored))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the JSON form through a temporary file."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(path.name + ".tmp")
-        unfinished.write_text(json.dumps(self.to_json(), indent=1) + "\n")
-        os.replace(unfinished, path)
+        """Writes the JSON form, whole or not at all.
+
+        Raises:
+            RunFolderError: disk full, or not writable.
+        """
+        write_json(Path(path), self.to_json(), parents=True)
 
 
 _EVALUATION = TypeAdapter(Evaluation)

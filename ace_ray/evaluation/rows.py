@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ace_ray.config.files import replacing
 from ace_ray.evaluation.result import Evaluation
 
 # Missing values are null: decision times without any decision, scores that were not asked for.
@@ -64,7 +65,5 @@ def write_parquet(evaluations: Sequence[Evaluation], path: str | os.PathLike[str
         for episode in one.episodes
     ]
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".tmp")
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), unfinished, compression="zstd")
-    os.replace(unfinished, path)
+    with replacing(path, parents=True) as unfinished:
+        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), unfinished, compression="zstd")

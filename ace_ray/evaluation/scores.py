@@ -32,6 +32,7 @@ from grid2op.Reward import L2RPNSandBoxScore, L2RPNWCCI2022ScoreFun
 from grid2op.utils import ScoreL2RPN2020
 
 from ace_ray.config.errors import DataError
+from ace_ray.config.files import replacing
 from ace_ray.config.grid import GridSettings
 from ace_ray.evaluation.play import play
 from ace_ray.grid.scenarios.environment import make_env
@@ -102,14 +103,11 @@ class ScoreStatistics:
     dearest: float
 
     def save(self, path: Path) -> None:
-        """Writes `path` (npz) through a temporary file."""
+        """Writes `path` (npz), whole or not at all."""
         arrays = {f"nothing_{name}": values for name, values in self.nothing.items()}
         arrays |= {f"reconnecting_{name}": values for name, values in self.reconnecting.items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".tmp")
-        with open(unfinished, "wb") as stream:
+        with replacing(path, parents=True) as unfinished, open(unfinished, "wb") as stream:
             np.savez_compressed(stream, allow_pickle=False, load=self.load, dearest=self.dearest, **arrays)
-        os.replace(unfinished, path)
 
     @classmethod
     def load_from(cls, path: Path) -> ScoreStatistics:

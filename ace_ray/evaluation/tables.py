@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ace_ray.config import files
 from ace_ray.evaluation.compare import Comparison, bounds, compare, differences, points
 from ace_ray.evaluation.result import SCORES, Evaluation
 from ace_ray.evaluation.scores import QUIRK
@@ -60,10 +60,9 @@ class Table:
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes `table.txt`, `table.md` and `table.json` into the folder, which is made."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "table.txt").write_text(self.text() + "\n")
-        (folder / "table.md").write_text(self.markdown())
-        (folder / "table.json").write_text(json.dumps(self.to_json(), indent=1) + "\n")
+        files.write(folder / "table.txt", self.text() + "\n", parents=True)
+        files.write(folder / "table.md", self.markdown())
+        files.write_json(folder / "table.json", self.to_json())
 
     def notes(self) -> list[str]:
         """What a reader has to know to read the numbers."""

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ace_ray.config.errors import DataError
+from ace_ray.config.files import write_json
 from ace_ray.config.load import load_settings
 from ace_ray.config.run import RunSettings
 from ace_ray.finetune.dataset import draw, read_lessons
@@ -205,9 +206,7 @@ def _write(adapters: Path, record: dict[str, Any]) -> None:
     """`finetune-NNN.json`, whole or not at all."""
     number = 1 + len(list(adapters.glob("finetune-*.json")))
     path = adapters / f"finetune-{number:03d}.json"
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=1))
-    part.replace(path)
+    write_json(path, record)
 
 
 def new_version(adapters: Path, role: str) -> tuple[int, Path]:

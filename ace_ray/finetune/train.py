@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 
 from ace_ray.config.errors import ModelError
+from ace_ray.config.files import replacing
 from ace_ray.config.refine import FinetuneSettings
 from ace_ray.finetune.examples import Example
 from llm_service.chat import prompt_text
@@ -150,17 +150,14 @@ def _pace(step: int, steps: int) -> float:
 
 
 def _save(model: Any, out: Path, base: str) -> None:
-    """Write the adapter beside `out` and move it there whole."""
-    part = out.with_name(f".{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    model.save_pretrained(part, safe_serialization=True)
-    for file in part.iterdir():
-        if file.name not in _KEEP:  # peft's README template says nothing of this adapter
-            file.unlink()
-    config = part / _KEEP[0]  # peft writes the path that the base model had here; the manifest has its fingerprint
-    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": base}, indent=2))
-    shutil.rmtree(out, ignore_errors=True)
-    part.replace(out)
+    """Write the adapter's folder, whole or not at all."""
+    with replacing(out) as part:
+        model.save_pretrained(part, safe_serialization=True)
+        for file in part.iterdir():
+            if file.name not in _KEEP:  # peft's README template says nothing of this adapter
+                file.unlink()
+        config = part / _KEEP[0]  # peft writes the path that the base model had here; the manifest has its fingerprint
+        config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": base}, indent=2))
 
 
 def encode_chat(tokenizer: Any, messages: Sequence[dict[str, str]], reply: str) -> tuple[list[int], int]:

@@ -14,9 +14,11 @@ import numpy as np
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_OPTIMIZER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
+from safetensors.numpy import save as as_safetensors
 
 from ace_ray.config.errors import AceError
+from ace_ray.config.files import write, write_json
 from ace_ray.learner.module import POLICY_PREFIX
 
 WEIGHTS = "learner.safetensors"
@@ -57,8 +59,8 @@ def save(group: LearnerGroup, folder: str | os.PathLike[str]) -> dict[str, np.nd
             for key, value in moments.items():
                 tensors[f"optimiser/{name}/{index}/{key}"] = _array(value)
     folder = Path(folder)
-    save_file(tensors, folder / WEIGHTS)
-    (folder / GROUPS).write_text(json.dumps(groups, indent=1, sort_keys=True) + "\n")
+    write(folder / WEIGHTS, as_safetensors(tensors))
+    write_json(folder / GROUPS, groups)
     return module
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save_file
+from safetensors.torch import save as as_safetensors
 
 from ace_ray.config.errors import AceError, GridMismatchError
+from ace_ray.config.files import write, write_json
 from ace_ray.config.learning import PolicySettings
 from ace_ray.policy.network import SlotNetwork
 
@@ -80,7 +81,7 @@ def build(card: PolicyCard) -> SlotNetwork:
 
 
 def save(folder: str | os.PathLike[str], weights: Mapping[str, torch.Tensor], card: PolicyCard) -> None:
-    """Writes weights and card into an existing folder, each through a temporary file and a rename.
+    """Writes weights and card into an existing folder, each whole or not at all.
 
     Args:
         folder: An existing folder.
@@ -89,19 +90,15 @@ def save(folder: str | os.PathLike[str], weights: Mapping[str, torch.Tensor], ca
     """
     folder = Path(folder)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    unfinished = folder / (WEIGHTS + ".tmp")
-    save_file(tensors, unfinished)
-    os.replace(unfinished, folder / WEIGHTS)
-    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    data = as_safetensors(tensors)
+    write(folder / WEIGHTS, data)
     row = asdict(card) | {
-        "weights_sha256": digest,
+        "weights_sha256": hashlib.sha256(data).hexdigest(),
         "settings": card.settings.model_dump(),
         "spec": dict(card.spec),
         "memory": list(card.memory),
     }
-    unfinished = folder / (CARD + ".tmp")
-    unfinished.write_text(json.dumps(row, indent=1, sort_keys=True) + "\n")
-    os.replace(unfinished, folder / CARD)
+    write_json(folder / CARD, row)
 
 
 def load_card(folder: str | os.PathLike[str]) -> PolicyCard:

@@ -29,19 +29,17 @@ by_reason, by_distance, accepted_by_round), 'edits', 'memory', 'hard_starts', 's
 
 from __future__ import annotations
 
-import fcntl
-import time
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import ray
 
-from ace_ray.config.errors import RunFolderError
+from ace_ray.config import files
 from ace_ray.config.run import RunSettings
 from ace_ray.replay.core import ReplayCore
 from ace_ray.replay.shards import LogIdentity
 
-FORMER_WRITER_S = 30.0
+LOCK = "lock"
 
 
 class SingleWriter(ReplayCore):
@@ -53,29 +51,8 @@ class SingleWriter(ReplayCore):
 
     def __init__(self, folder: Path, settings: RunSettings, identity: LogIdentity) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._writer = take_lock(folder / "lock", FORMER_WRITER_S)
+        self._writer = files.lock(folder / LOCK)
         super().__init__(folder, settings, identity)
-
-
-def take_lock(path: Path, wait_s: float) -> IO[str]:
-    """Locks a file for as long as the result is open.
-
-    Raises:
-        RunFolderError: another process still holds it after `wait_s` seconds.
-    """
-    file = path.open("a")
-    until = time.monotonic() + wait_s
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return file
-        except BlockingIOError:
-            if time.monotonic() > until:
-                file.close()
-                raise RunFolderError(
-                    f"another process writes the replay in {path.parent}", "stop the other run, then resume"
-                ) from None
-        time.sleep(0.2)
 
 
 ReplayActor = ray.remote(SingleWriter)
@@ -95,4 +72,6 @@ def start_replay(
     options: dict[str, Any] = {"num_cpus": settings.resources.replay_cpu, "max_restarts": -1, "max_task_retries": 0}
     if name:
         options["name"] = name
-    return ReplayActor.options(**options).remote(Path(folder), settings, identity)
+    folder.mkdir(parents=True, exist_ok=True)
+    files.lock(folder / LOCK).close()  # waits here, where the log is read, for the writer of a start that was killed
+    return ReplayActor.options(**options).remote(folder, settings, identity)

@@ -1,58 +1,12 @@
-"""Files of the replay log: written whole or not at all, and a clear error when the disk is full."""
+"""Files of the replay log: tables in Arrow's IPC format, and their checksums."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
-
-from ace_ray.config.errors import RunFolderError
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-@contextlib.contextmanager
-def disk(folder: Path) -> Iterator[None]:
-    """Turns what the operating system says about a disk into an error that names the folder and the remedy."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise RunFolderError(
-                f"no space left for the replay in {folder}", "free space, or set runs_root to another disk and resume"
-            ) from error
-        raise RunFolderError(
-            f"cannot write the replay in {folder}: {error.strerror or error}", "check the folder and its permissions"
-        ) from error
-
-
-def write_atomically(path: Path, data: bytes | memoryview | pa.Buffer) -> None:
-    """Writes `path` by tmp + fsync + rename + fsync of the folder; on failure nothing is left behind.
-
-    Raises:
-        RunFolderError: the disk is full or cannot be written.
-    """
-    tmp = path.with_name(path.name + ".tmp")
-    with disk(path.parent):
-        try:
-            with open(tmp, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(tmp, path)
-        except OSError:
-            tmp.unlink(missing_ok=True)
-            raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def sha256(path: Path) -> str:

@@ -25,8 +25,9 @@ import numpy as np
 import pyarrow as pa
 
 from ace_ray.config.errors import GridMismatchError, ShardError
+from ace_ray.config.files import UNFINISHED, disk, write, write_json
 from ace_ray.replay import records
-from ace_ray.replay.files import decode, disk, encode, sha256, write_atomically
+from ace_ray.replay.files import decode, encode, sha256
 from ace_ray.replay.states import StateShape
 
 MANIFEST = "manifest.json"
@@ -222,7 +223,7 @@ class ShardLog:
         file = f"{self._sequence:08d}-{kind}{'-kept' if kept else ''}.arrow"
         metadata = {**(table.schema.metadata or {}), b"identity": json.dumps(self.identity.to_json()).encode()}
         data = encode(table.replace_schema_metadata(metadata))
-        write_atomically(self.path(file), data)
+        write(self.path(file), memoryview(data))
         return Shard(file, kind, table.num_rows, data.size, hashlib.sha256(data).hexdigest())
 
     def replace(self, old: Iterable[Shard], new: Iterable[Shard], dropped: Mapping[str, int]) -> None:
@@ -265,7 +266,7 @@ class ShardLog:
                 self._set_aside(shard.file, why)
         self._adopt([name for name in files if name not in {s.file for s in self.shards}])
         if self._writing:
-            for leftover in self.folder.glob("*.tmp"):
+            for leftover in self.folder.glob(f"*{UNFINISHED}"):
                 leftover.unlink(missing_ok=True)
         return identity
 
@@ -334,5 +335,5 @@ class ShardLog:
             "dropped": dropped,
             "shards": [asdict(shard) for shard in shards],
         }
-        write_atomically(self.folder / MANIFEST, json.dumps(data, indent=1).encode())
+        write_json(self.folder / MANIFEST, data)
         self.shards, self.next_id, self.dropped = shards, next_id, dropped

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ace_ray.agents.registry import SavedPolicy
-from ace_ray.coevolution.run_folder import ABOUT, read_about, runs_root
+from ace_ray.coevolution.run_folder import read_about
 from ace_ray.config.errors import WorkerError
 from ace_ray.config.load import load_settings
 from ace_ray.config.outputs import writable_folder
+from ace_ray.config.paths import ABOUT, runs_root
 from ace_ray.evaluation.charts import curves
 from ace_ray.evaluation.evaluate import evaluate_all
 from ace_ray.evaluation.report import read_events

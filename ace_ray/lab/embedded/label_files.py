@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ace_ray.config.files import replacing
 from ace_ray.finetune.examples import LabelledCase
 from ace_ray.finetune.held_out import labelled_case, read_parquet
 from ace_ray.lab.embedded.critic_examples import LabelledEpisode
@@ -39,9 +40,8 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    temporary = path.with_name(f".{path.name}.part")
-    pq.write_table(pa.Table.from_pylist(list(rows)), temporary, compression="zstd")
-    temporary.replace(path)
+    with replacing(path) as unfinished:
+        pq.write_table(pa.Table.from_pylist(list(rows)), unfinished, compression="zstd")
 
 
 def read_rows(folder: Path, kind: str) -> Iterator[dict[str, Any]]:

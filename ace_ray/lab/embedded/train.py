@@ -33,6 +33,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader, Dataset
 
+from ace_ray.config.files import replacing
 from ace_ray.finetune.examples import Example, LabelledCase, Variation, make_example
 from ace_ray.finetune.train import collate, encode_chat, reply_loss
 from ace_ray.lab.embedded.critic_examples import LabelledEpisode, critic_example, synthetic_episode
@@ -201,9 +202,8 @@ def _save_checkpoint(path: Path, model: Any, optimiser: Any, step: int, curve: l
     tensors = {f"model.{name}": tensor.clone() for name, tensor in model.state_dict().items()}
     for i, state in optimiser.state_dict()["state"].items():
         tensors.update({f"optimiser.{i}.{name}": tensor.clone() for name, tensor in state.items()})
-    part = path.with_suffix(".part")
-    save_file(tensors, part, metadata={"step": str(step), "curve": json.dumps(curve)})
-    part.replace(path)
+    with replacing(path) as part:
+        save_file(tensors, part, metadata={"step": str(step), "curve": json.dumps(curve)})
 
 
 def _load_checkpoint(path: Path, model: Any, optimiser: Any) -> tuple[int, list[dict[str, float]]]:

@@ -30,6 +30,7 @@ from tqdm import tqdm
 from ace_ray.agents.greedy import greedy_slot
 from ace_ray.config.errors import DataError, GridMismatchError
 from ace_ray.config.grid import GridSettings
+from ace_ray.config.paths import runs_root
 from ace_ray.config.refine import LanguageSettings
 from ace_ray.config.run import RunSettings
 from ace_ray.grid.engine import Decision, DecisionEngine
@@ -94,7 +95,7 @@ def make_states(
     plan = exam_plan(settings.grid, states)
     if folder is None:
         name = hashlib.sha256(json.dumps(plan.to_json(), sort_keys=True).encode()).hexdigest()[:8]
-        folder = Path(settings.runs_root) / "llm-states" / f"{settings.grid.env}-{split}-{name}"
+        folder = runs_root(settings) / "llm-states" / f"{settings.grid.env}-{split}-{name}"
     generate(folder, plan, processes=processes, minutes=minutes, states=states, only=split)
     found = read_states(folder, split, states)
     if not found:
