@@ -21,6 +21,7 @@ from ray import serve
 from llm_service import logtail
 from llm_service.engine import Engine
 from llm_service.errors import LLMServiceError
+from llm_service.heartbeat import Heartbeat
 from llm_service.metrics import ReplicaMetrics
 from llm_service.protocol import Failure, ReplicaReport, Reply, Request
 from llm_service.settings import ServiceSettings
@@ -43,12 +44,15 @@ class AppArguments(BaseModel):
     replicas: int = Field(ge=1, description="number of replicas")
     cpus: float = Field(ge=0, description="CPUs that a replica reserves")
     gpus: float = Field(ge=0, description="GPUs that a replica reserves")
+    heartbeat: str = Field("", description="file that the run's driver touches while it lives; empty: served for ever")
 
 
 class Replica:
     """One engine and its counts; all methods run in the replica's event loop."""
 
-    async def __init__(self, run: str, settings: ServiceSettings) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, run: str, settings: ServiceSettings, heartbeat: str = ""
+    ) -> None:
         node = ray.util.get_node_ip_address()
         engine = settings.engine
         if not engine.log_file and (own := logtail.stderr_file()):
@@ -57,6 +61,7 @@ class Replica:
         self._engine = Engine(engine, name=f"llm replica of {run} (pid {os.getpid()})", node=node)
         await self._engine.start()
         self._metrics = ReplicaMetrics(run)
+        self._run = Heartbeat(Path(heartbeat), settings.orphaned_minutes * 60) if heartbeat else None
         self._watcher = asyncio.get_running_loop().create_task(self._watch())
 
     async def ask(self, request: Request) -> Reply | Failure:
@@ -91,6 +96,11 @@ class Replica:
         while True:
             await asyncio.sleep(_WATCH_S)
             self._metrics.update(self._engine.report())
+            if self._run is not None and await asyncio.to_thread(self._run.gone):
+                _log.error("the run of this deployment is gone; it ends")
+                name = serve.get_replica_context().app_name
+                await asyncio.to_thread(serve.delete, name, _blocking=False)
+                self._run = None
             if dead := self._engine.dead:
                 _log.error("%s", dead)
                 await asyncio.sleep(_FAREWELL_S)
@@ -113,7 +123,7 @@ def build(args: dict[str, Any]) -> serve.Application:
         logging_config={"log_level": "WARNING", "enable_access_log": False},
         ray_actor_options={"num_cpus": arguments.cpus, "num_gpus": arguments.gpus},
     )(Replica)
-    return deployment.bind(arguments.run, service)
+    return deployment.bind(arguments.run, service, arguments.heartbeat)
 
 
 def package_root() -> Path:

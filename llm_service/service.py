@@ -29,11 +29,15 @@ def app_name(run: str) -> str:
     return "ace-llm-" + re.sub(r"[^A-Za-z0-9_-]+", "-", run)
 
 
-def deploy(run: str, settings: ServiceSettings, *, replicas: int, cpus: float, gpus: float) -> str:
+def deploy(
+    run: str, settings: ServiceSettings, *, replicas: int, cpus: float, gpus: float, heartbeat: Path | None = None
+) -> str:
     """Bring the run's application up, or adopt the one that a former process of the same run left running.
 
     Args:
         cpus, gpus: what each replica reserves.
+        heartbeat: file that the run's driver touches while it lives; the application ends itself when it stands still
+            for `orphaned_minutes`. None: it is served until it is deleted.
 
     Returns:
         The application's name, for `LLMClient`.
@@ -48,7 +52,13 @@ def deploy(run: str, settings: ServiceSettings, *, replicas: int, cpus: float, g
     directory = check_model(settings.engine)
     pinned = settings.model_copy(update={"engine": settings.engine.model_copy(update={"model": str(directory)})})
     arguments = AppArguments(
-        run=run, fingerprint=model_fingerprint(directory), service=pinned, replicas=replicas, cpus=cpus, gpus=gpus
+        run=run,
+        fingerprint=model_fingerprint(directory),
+        service=pinned,
+        replicas=replicas,
+        cpus=cpus,
+        gpus=gpus,
+        heartbeat=str(heartbeat or ""),
     ).model_dump(mode="json")
     name = app_name(run)
     # Inside a run nothing speaks HTTP; no proxy process is started.

@@ -100,3 +100,6 @@ class ServiceSettings(_Settings):
     health_period_s: float = Field(2.0, gt=0, description="seconds between two health checks of a replica")
     health_timeout_s: float = Field(30.0, gt=0, description="seconds after which a silent replica is replaced")
     warmup_deadline_s: float = Field(120.0, gt=0, description="deadline of the warm-up request of a new version")
+    orphaned_minutes: float = Field(
+        10.0, gt=0, description="minutes without a sign of life of its run after which a deployment ends itself"
+    )

@@ -117,6 +117,7 @@ class Refinement:
             replicas=r.llm_replicas,
             cpus=r.llm_cpu,
             gpus=r.llm_gpu,
+            heartbeat=folder.path / "heartbeat",
         )
         pool.shutdown(wait=False)
 

@@ -275,3 +275,16 @@ def test_a_deleted_application_refuses(client: LLMClient) -> None:
     service.delete(RUN)  # nothing there is no error
     with pytest.raises(ReplicaLost):
         client.ask(CHAT, max_tokens=4, deadline_s=10)
+
+
+def test_a_deployment_whose_run_is_gone_ends_itself(cluster: dict, settings: ServiceSettings, tmp_path: Path) -> None:
+    from ray import serve
+
+    heartbeat = tmp_path / "heartbeat"
+    heartbeat.touch()  # by a driver that does not touch it again
+    brief = settings.model_copy(update={"orphaned_minutes": 0.02})
+    name = service.deploy("gone", brief, replicas=1, cpus=0.5, gpus=0, heartbeat=heartbeat)
+    until = time.monotonic() + 60
+    while name in serve.status().applications and time.monotonic() < until:
+        time.sleep(0.5)
+    assert name not in serve.status().applications
