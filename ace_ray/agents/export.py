@@ -20,6 +20,7 @@ from ace_ray.config.grid import GridSettings
 from ace_ray.config.load import load_settings
 from ace_ray.policy import checkpoint
 
+MODULES = ("__init__.py", "schema.py")
 ROOMS = ("config", "grid", "policy", "agents")
 NEEDED = ("grid2op", "lightsim2grid", "numpy", "numba", "torch", "safetensors", "pydantic", "gymnasium", "pyyaml")
 NOT_COPIED = ("weeks", "*.pyc")  # compiled kernels (numba's caches) do go along: they save half a minute at the start
@@ -84,6 +85,7 @@ def _write(folder: Path, run: Path, source: Path, settings: GridSettings) -> Non
     package = Path(__file__).resolve().parents[1]
     code = folder / "code" / package.name
     code.mkdir(parents=True)
-    shutil.copyfile(package / "__init__.py", code / "__init__.py")
+    for module in MODULES:
+        shutil.copyfile(package / module, code / module)
     for room in ROOMS:
         shutil.copytree(package / room, code / room, ignore=shutil.ignore_patterns(*NOT_COPIED))

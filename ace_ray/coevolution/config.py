@@ -13,7 +13,7 @@ from ace_ray.config.run import RunSettings
 from ace_ray.learner.group import configure_learner
 from ace_ray.learner.module import module_spec
 from ace_ray.replay.shards import LogIdentity
-from ace_ray.replay.states import StateShape
+from ace_ray.schema import StateShape
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,12 @@ class Grid:
     @property
     def identity(self) -> LogIdentity:
         """What rows of this grid have in common in the replay log."""
-        sizes = (self.spec["slots"], self.spec["slot_features"], self.spec["context_features"])
-        return LogIdentity(self.env, self.catalogue, StateShape(*sizes))
+        return LogIdentity(self.env, self.catalogue, self.shape)
+
+    @property
+    def shape(self) -> StateShape:
+        """Sizes of a decision state."""
+        return StateShape(self.spec["slots"], self.spec["slot_features"], self.spec["context_features"])
 
 
 class ACEConfig(AlgorithmConfig):
@@ -124,10 +128,4 @@ class ACEConfig(AlgorithmConfig):
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         """The module that RLlib builds: `SlotModule` with the sizes of this grid."""
         assert self.grid is not None
-        return module_spec(
-            slots=self.grid.spec["slots"],
-            slot_features=self.grid.spec["slot_features"],
-            context_features=self.grid.spec["context_features"],
-            policy=self.run.policy,
-            alpha_initial=self.run.learner.alpha_initial,
-        )
+        return module_spec(self.grid.shape, self.run.policy, self.run.learner.alpha_initial)

@@ -16,13 +16,15 @@ from ace_ray.grid.engine import Decision, DecisionEngine
 from ace_ray.grid.scenarios.episode import is_blackout, is_refused, step_reward
 from ace_ray.grid.scenarios.scenario import Scenario, episode_length, reset_to
 from ace_ray.grid.scenarios.snapshot import Snapshot, rebuild
+from ace_ray.schema import no_observation, observation, observation_space
 
 
 class DecisionEnv(gymnasium.Env):
     """Gymnasium environment over slots: K actions, of which a mask says which are legal.
 
-    Observations are dicts of `context` float32 [C], `slots` float32 [K, F], `mask` bool [K], `score` float32 [K];
-    all zeros (mask: slot 0 only) where there is no decision, after the end of an episode.
+    Observations are dicts of the columns that a network reads (`schema.OBSERVED`): `context` float32 [C], `slots`
+    float32 [K, F], `mask` bool [K], `score` float32 [K]; all zeros (mask: slot 0 only) where there is no decision,
+    after the end of an episode.
 
     Every `info` has: `decision` (a `Decision`, or None after the end), `steps` k, `discount` γ^k, `segment` (the
     `ActionLog` of these k steps), `step` (environment steps since the scenario's start), `length`, `survival`
@@ -44,17 +46,8 @@ class DecisionEnv(gymnasium.Env):
         self.engine = engine
         self.settings = settings
         self.rng = rng
-        spec = engine.spec
-        unbounded = {"low": -np.inf, "high": np.inf, "dtype": np.float32}
-        self.observation_space = gymnasium.spaces.Dict(
-            {
-                "context": gymnasium.spaces.Box(shape=(spec.context_features,), **unbounded),
-                "slots": gymnasium.spaces.Box(shape=(spec.slots, spec.slot_features), **unbounded),
-                "mask": gymnasium.spaces.MultiBinary(spec.slots),
-                "score": gymnasium.spaces.Box(shape=(spec.slots,), **unbounded),
-            }
-        )
-        self.action_space = gymnasium.spaces.Discrete(spec.slots)
+        self.observation_space = observation_space(engine.spec)
+        self.action_space = gymnasium.spaces.Discrete(engine.spec.slots)
         self._scenario: Scenario | None = None
         self._decision: Decision | None = None
         self._grid_obs: Any = None
@@ -181,8 +174,9 @@ class DecisionEnv(gymnasium.Env):
         return True
 
     def _result(self, segment: "_Segment", ending: str | None) -> tuple[dict, float, bool, bool, dict]:
+        decision = self._decision
         info = {
-            "decision": self._decision,
+            "decision": decision,
             "steps": len(segment.rewards),
             "discount": segment.discount,
             "segment": tuple(segment.log),
@@ -194,26 +188,8 @@ class DecisionEnv(gymnasium.Env):
             "exception": segment.exception,
             "refused": segment.refused,
         }
-        return self._slots(), segment.reward, ending == "blackout", ending == "end", info
-
-    def _slots(self) -> dict[str, np.ndarray]:
-        decision = self._decision
-        if decision is not None:
-            return {
-                "context": decision.context,
-                "slots": decision.slots,
-                "mask": decision.mask,
-                "score": decision.score,
-            }
-        spec = self.engine.spec
-        mask = np.zeros(spec.slots, dtype=bool)
-        mask[0] = True
-        return {
-            "context": np.zeros(spec.context_features, dtype=np.float32),
-            "slots": np.zeros((spec.slots, spec.slot_features), dtype=np.float32),
-            "mask": mask,
-            "score": np.zeros(spec.slots, dtype=np.float32),
-        }
+        observed = no_observation(self.engine.spec) if decision is None else observation(decision)
+        return observed, segment.reward, ending == "blackout", ending == "end", info
 
 
 class _Segment:

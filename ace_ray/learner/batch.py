@@ -6,34 +6,34 @@ import numpy as np
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 
-STATE = ("context", "slots", "mask", "score")
-NEXT = "next_"
-
-_DTYPES = {"context": np.float32, "slots": np.float32, "score": np.float32, "mask": np.bool_}
+from ace_ray.schema import NEXT, OBSERVED, STATE_COLUMNS
 
 
 def learner_batch(rows: Mapping[str, np.ndarray]) -> MultiAgentBatch:
     """Picks and casts the columns that the losses read.
 
     Args:
-        rows: `context` [B, C], `slots` [B, K, F], `mask`, `score` [B, K], the same with `next_` before, and `action`,
-            `reward`, `discount`, `terminated`, `weight` [B]; other columns are left out. Features may be float16.
+        rows: As `ReplayTable.sample` gives them: the columns OBSERVED of both states, and `slot`, `reward`,
+            `discount`, `terminated`, `weight` [B]; other columns are left out. Features may be float16.
 
     Returns:
         A MultiAgentBatch of NumPy columns (a bare SampleBatch would be wrapped, but not turned into tensors). The next
-        state of a
-        terminated row may be empty: its slot 0 is made legal, so that no network sees a decision without a legal slot;
-            its value is dropped by `terminated`.
+        state of a terminated row may be empty: its slot 0 is made legal, so that no network sees a decision without a
+        legal slot; its value is dropped by `terminated`.
+
+    Raises:
+        ValueError: A row without a legal slot, one that chose an illegal slot, or one without a next decision that did
+            not terminate.
     """
-    B = len(rows["action"])
+    B = len(rows["slot"])
     columns: dict[str, np.ndarray] = {}
     for prefix in ("", NEXT):
-        for key, dtype in _DTYPES.items():
-            columns[prefix + key] = np.ascontiguousarray(rows[prefix + key], dtype=dtype)
+        for key in OBSERVED:
+            columns[prefix + key] = np.ascontiguousarray(rows[prefix + key], dtype=STATE_COLUMNS[key].dtype)
     illegal = np.logical_not(columns["mask"].any(1))
     if illegal.any():
         raise ValueError(f"{int(illegal.sum())} of {B} rows have no legal slot; ids: {_ids(rows, illegal)}")
-    chosen_illegal = ~columns["mask"][np.arange(B), np.asarray(rows["action"], dtype=np.int64)]
+    chosen_illegal = ~columns["mask"][np.arange(B), np.asarray(rows["slot"], dtype=np.int64)]
     if chosen_illegal.any():
         raise ValueError(
             f"{int(chosen_illegal.sum())} of {B} rows chose an illegal slot; ids: {_ids(rows, chosen_illegal)}"
@@ -48,7 +48,7 @@ def learner_batch(rows: Mapping[str, np.ndarray]) -> MultiAgentBatch:
     if empty.any():
         columns[NEXT + "mask"] = columns[NEXT + "mask"].copy()
         columns[NEXT + "mask"][empty, 0] = True
-    columns["action"] = np.asarray(rows["action"], dtype=np.int64)
+    columns["slot"] = np.asarray(rows["slot"], dtype=np.int64)
     columns["terminated"] = np.asarray(rows["terminated"], dtype=bool)
     for key in ("reward", "discount", "weight"):
         columns[key] = np.asarray(rows[key], dtype=np.float32)

@@ -10,6 +10,7 @@ from ace_ray.config.learning import LearnerSettings
 from ace_ray.learner import losses
 from ace_ray.learner.module import SlotModule
 from ace_ray.policy import distribution
+from ace_ray.schema import NEXT
 
 SETTINGS_KEY = "learner"
 
@@ -47,7 +48,7 @@ class SlotLearner(TorchLearner):
         self, *, module_id: str, config: Any, batch: dict[str, Tensor], fwd_out: dict[str, Tensor]
     ) -> Tensor:
         """Sum of the Q, policy and temperature losses; logs them with what explains them."""
-        out, mask, next_mask = fwd_out, batch["mask"], batch["next_mask"]
+        out, mask, next_mask = fwd_out, batch["mask"], batch[f"{NEXT}mask"]
         alpha = out["log_alpha"].exp()
         reference = losses.log_reference(out["prior"], mask, self.settings.regulariser)
         next_reference = losses.log_reference(out["next_prior"], next_mask, self.settings.regulariser)
@@ -55,22 +56,21 @@ class SlotLearner(TorchLearner):
         with torch.no_grad():
             next_value = losses.soft_value(out["next_logits"], next_reference, out["next_q"], next_mask, alpha)
             target = losses.td_target(batch["reward"], batch["discount"], batch["terminated"], next_value)
-        q = losses.q_loss(out["q1"], batch["action"], target) + losses.q_loss(out["q2"], batch["action"], target)
+        q = losses.q_loss(out["q1"], batch["slot"], target) + losses.q_loss(out["q2"], batch["slot"], target)
 
         q_min = torch.minimum(out["q1"], out["q2"])
         policy = losses.policy_loss(out["logits"], reference, q_min, mask, alpha, batch["weight"])
         spent = losses.regularisation(out["logits"], reference, mask)
         temperature = losses.temperature_loss(out["log_alpha"], spent, losses.budget(mask, self.settings))
 
-        module = self.module[module_id].unwrapped()
-        active = (module.updates >= self.settings.policy_delay).to(q.dtype)
-        total = q + active * (policy + temperature)
+        total = q + policy + temperature
         if not torch.isfinite(total):
+            updates = int(self.module[module_id].unwrapped().updates)
             raise FloatingPointError(
-                f"loss is not finite at update {int(module.updates)}: Q {float(q)}, policy {float(policy)}, "
+                f"loss is not finite at update {updates}: Q {float(q)}, policy {float(policy)}, "
                 f"temperature {float(temperature)}"
             )
-        chosen = q_min.gather(-1, batch["action"].unsqueeze(-1)).squeeze(-1)
+        chosen = q_min.gather(-1, batch["slot"].unsqueeze(-1)).squeeze(-1)
         self.metrics.log_dict(
             {
                 "q_loss": q,
@@ -90,7 +90,7 @@ class SlotLearner(TorchLearner):
         return total
 
     def compute_gradients(self, loss_per_module: dict[str, Tensor], **kwargs: Any) -> dict[Any, Tensor]:
-        """Drops the gradients of policy and temperature during the delay, so that Adam's moments stay untouched too."""
+        """The policy delay: without gradients, policy, temperature and their Adam moments stay as they are."""
         gradients = super().compute_gradients(loss_per_module, **kwargs)
         for module in self._slot_modules():
             if module.updates < self.settings.policy_delay:

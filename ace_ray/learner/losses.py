@@ -21,7 +21,7 @@ from ace_ray.policy import distribution
 def log_reference(prior: Tensor, mask: Tensor, regulariser: Literal["kl", "entropy"]) -> Tensor:
     """What the policy is held to: log pi_0 from the prior's logits, or 0 (uniform, up to a constant). [B, K]."""
     if regulariser == "entropy":
-        return torch.zeros_like(prior).masked_fill(~mask, 0.0)
+        return torch.zeros_like(prior)
     return distribution.log_probabilities(prior, mask)
 
 
@@ -49,9 +49,9 @@ def td_target(reward: Tensor, discount: Tensor, terminated: Tensor, next_value: 
     return reward + discount * next_value.masked_fill(terminated, 0.0)
 
 
-def q_loss(q: Tensor, action: Tensor, target: Tensor) -> Tensor:
+def q_loss(q: Tensor, slot: Tensor, target: Tensor) -> Tensor:
     """Eq. (2) of one network: squared error at the chosen slot, refined rows unweighted. [B, K], [B], [B] -> []."""
-    chosen = q.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+    chosen = q.gather(-1, slot.unsqueeze(-1)).squeeze(-1)
     return (chosen - target).square().mean()
 
 

@@ -10,8 +10,8 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
 
 from ace_ray.config.learning import PolicySettings
-from ace_ray.learner.batch import NEXT, STATE
 from ace_ray.policy.network import SlotNetwork, SlotQ
+from ace_ray.schema import NEXT, OBSERVED, StateShape, observation_space
 
 POLICY_PREFIX = "policy."
 
@@ -37,12 +37,12 @@ class SlotModule(TorchRLModule):
         return [(self.target_q1, self.q1), (self.target_q2, self.q2)]
 
     def _forward(self, batch: dict[str, Tensor], **kwargs: Any) -> dict[str, Tensor]:
-        return {"action_dist_inputs": self.policy({key: batch[key] for key in STATE})}
+        return {"action_dist_inputs": self.policy({key: batch[key] for key in OBSERVED})}
 
     def _forward_train(self, batch: dict[str, Tensor], **kwargs: Any) -> dict[str, Tensor]:
         """Everything that the losses need, one pass a network; all [B, K]."""
-        now = {key: batch[key] for key in STATE}
-        then = {key: batch[NEXT + key] for key in STATE}
+        now = {key: batch[key] for key in OBSERVED}
+        then = {key: batch[NEXT + key] for key in OBSERVED}
         with torch.no_grad():
             after = {
                 "next_logits": self.policy(then),
@@ -58,33 +58,21 @@ class SlotModule(TorchRLModule):
         } | after
 
 
-def module_spec(
-    *, slots: int, slot_features: int, context_features: int, policy: PolicySettings, alpha_initial: float
-) -> RLModuleSpec:
+def module_spec(shape: StateShape, policy: PolicySettings, alpha_initial: float) -> RLModuleSpec:
     """The spec that a LearnerGroup builds `SlotModule` from.
 
     Args:
-        slots: K.
-        slot_features: F.
-        context_features: C.
+        shape: Sizes of a decision state.
         policy: Network settings.
         alpha_initial: Temperature at the start.
     """
-    state = gymnasium.spaces.Dict(
-        {
-            "context": gymnasium.spaces.Box(-np.inf, np.inf, (context_features,), np.float32),
-            "slots": gymnasium.spaces.Box(-np.inf, np.inf, (slots, slot_features), np.float32),
-            "score": gymnasium.spaces.Box(-np.inf, np.inf, (slots,), np.float32),
-            "mask": gymnasium.spaces.MultiBinary(slots),
-        }
-    )
     return RLModuleSpec(
         module_class=SlotModule,
-        observation_space=state,
-        action_space=gymnasium.spaces.Discrete(slots),
+        observation_space=observation_space(shape),
+        action_space=gymnasium.spaces.Discrete(shape.slots),
         model_config={
-            "context_features": context_features,
-            "slot_features": slot_features,
+            "context_features": shape.context_features,
+            "slot_features": shape.slot_features,
             "policy": policy.model_dump(),
             "alpha_initial": alpha_initial,
         },

@@ -74,7 +74,7 @@ class Critic:
             keys,
             self._critic,
             survived=not rows[-1]["terminated"],
-            steps_played=int(rows[-1]["step"] + rows[-1]["k"]),
+            steps_played=int(rows[-1]["step"] + rows[-1]["steps"]),
             decisions=len(rows),
             total=float(sum(row["reward"] for row in rows)),
         )

@@ -35,7 +35,8 @@ from ace_ray.refine.rounds import judge, make_case
 from ace_ray.replay.episodes import log_to_json
 from ace_ray.replay.mixing import validity
 from ace_ray.replay.pending import PendingRefinement, RefinementResult
-from ace_ray.replay.rows import IdBlock, grid_facts, state_row, transition_row, what_follows
+from ace_ray.replay.rows import IdBlock, grid_facts, transition_row, what_follows
+from ace_ray.schema import States
 
 log = logging.getLogger(__name__)
 
@@ -238,7 +239,7 @@ class Refiner:
             return
         decision = self.comparator.engine.decide(case.obs, proposals=[case.played, *tried])
         state_id, parent_id = self._ids.take(), result.pending.parent_id
-        result.states.append(state_row(state_id, decision))
+        result.states.append(States.of(state_id, decision))
         common = {"refiner": self._source, "lead": log_to_json(case.snapshot.log), **grid_facts(case.obs)}
         if original is not None:
             row = self._row(result, case, decision, state_id, original, {**common, "source": "replay"})
@@ -283,7 +284,7 @@ class Refiner:
         next_id = -1
         if outcome.following is not None:
             next_id = self._ids.take()
-            result.states.append(state_row(next_id, outcome.following))
+            result.states.append(States.of(next_id, outcome.following))
         row = transition_row(
             id=self._ids.take(),
             state_id=state_id,

@@ -6,7 +6,7 @@ Start it (the folder is resumed if it holds shards; an actor that dies is restar
 
 Who calls what (each is `replay.<name>.remote(...)`):
 
-    algorithm   limits() -> {'decisions', 'updates', 'updates_due', 'updates_allowed', 'may_collect'}
+    algorithm   limits() -> {'decisions', 'updates', 'updates_due', 'may_collect'}
                 sample(n, batches=1) -> [batch, ...]   a dict of NumPy columns each (ReplayTable.sample); each batch
                                                        counts as one update, so: k = limits()['updates_due'], then
                                                        sample(settings.learner.batch, k) and update with each

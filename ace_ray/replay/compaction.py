@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ace_ray.replay.files import decode
 from ace_ray.replay.shards import Shard, ShardLog
 
 KEY = {"state": "id", "transition": "id", "edit": "transition_id"}
@@ -71,13 +70,13 @@ class _Swap:
         """Moves the rows with these ids out of shards that hold little else of use; returns the ids that stay."""
         moved, stay = [], [ids]
         for shard in [s for s in self.log.shards if s.kind == kind]:
-            here = decode(self.log.path(shard.file), [KEY[kind]])[KEY[kind]].to_numpy()
+            here = self.log.read_shard(shard, [KEY[kind]])[KEY[kind]].to_numpy()
             keep = np.isin(here, ids)
             if keep.mean() >= self.keep_share:
                 stay.append(here)
                 continue
-            table = decode(self.log.path(shard.file))
-            moved.append(table.filter(pa.array(keep)).replace_schema_metadata(None))
+            table = self.log.read_shard(shard)
+            moved.append(table.filter(pa.array(keep)))
             if kind == "transition":
                 self.dropped.update(table.filter(pa.array(~keep))["source"].to_pylist())
             self.old.append(shard)

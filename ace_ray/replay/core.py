@@ -28,6 +28,7 @@ from ace_ray.replay.pending import PendingQueue, PendingRefinement, RefinementRe
 from ace_ray.replay.resume import restore
 from ace_ray.replay.shards import LogIdentity, ShardLog
 from ace_ray.replay.table import ReplayTable
+from ace_ray.schema import States
 
 MEMORY_SIZE = 512
 # Skipped at each opening: ids that were given away but never sealed may still be in a living worker's hands.
@@ -91,7 +92,7 @@ class ReplayCore:
 
     def store(
         self,
-        states: Mapping[str, np.ndarray],
+        states: States,
         transitions: Sequence[Mapping[str, Any]],
         pending: Sequence[PendingRefinement] = (),
     ) -> dict[str, Any]:
@@ -99,7 +100,7 @@ class ReplayCore:
         rows = [dict(row, time=row.get("time") or self._clock()) for row in transitions]
         self._record(states, rows)
         if rows:
-            self.table.append(dict(states), records.table_columns(rows))
+            self.table.append(states, records.table_columns(rows))
         for row in rows:
             self._episodes.follow(row, self.table.refined_full)
         self.push(pending)
@@ -119,13 +120,12 @@ class ReplayCore:
         return drawn
 
     def limits(self) -> dict[str, Any]:
-        """Decisions and updates so far, updates due and allowed, and whether rollout may go on collecting."""
+        """Decisions and updates so far, updates due, and whether rollout may go on collecting."""
         decisions = self.decisions
         return {
             "decisions": decisions,
             "updates": self.updates,
             "updates_due": self.limiter.updates_due(decisions, self.updates),
-            "updates_allowed": self.limiter.updates_allowed(decisions, self.updates),
             "may_collect": self.limiter.may_collect(decisions, self.updates),
         }
 
@@ -309,7 +309,7 @@ class ReplayCore:
         if self.log.due():
             self.seal()
 
-    def _record(self, states: Mapping[str, np.ndarray], rows: Sequence[dict[str, Any]]) -> None:
+    def _record(self, states: States, rows: Sequence[dict[str, Any]]) -> None:
         self.log.append_states(states)
         self.log.append("transition", rows)
         self.sources.update(row.get("source", "rl") for row in rows)
@@ -317,7 +317,7 @@ class ReplayCore:
     def _store_refined(self, result: RefinementResult, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
         if not rows:
             return None
-        states = {name: np.stack([state[name] for state in result.states]) for name in result.states[0]}
+        states = States.concat(result.states)
         plain = [row for i, row in enumerate(rows) if i != result.refined]
         refined = rows[result.refined] if result.refined >= 0 else None
         if plain:  # first: the original of a seed is among them, and a refined row keeps its original

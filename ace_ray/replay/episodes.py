@@ -9,7 +9,7 @@ from typing import Any
 from ace_ray.grid.scenarios.scenario import Scenario
 from ace_ray.grid.scenarios.snapshot import ActionLog, Snapshot
 
-COLUMNS = ("episode", "scenario", "step", "k", "lead", "segment", "terminated", "source")
+COLUMNS = ("episode", "scenario", "step", "steps", "lead", "segment", "terminated", "source")
 
 
 def log_to_json(log: ActionLog) -> str:
@@ -38,7 +38,7 @@ def snapshots_of(rows: Sequence[Mapping[str, Any]], last: int) -> list[Snapshot]
     log = list(log_from_json(rows[0]["lead"]))
     found = []
     for i, row in enumerate(rows):
-        if i and rows[i - 1]["step"] + rows[i - 1]["k"] != row["step"]:
+        if i and rows[i - 1]["step"] + rows[i - 1]["steps"] != row["step"]:
             return []
         if i >= len(rows) - last:
             found.append(Snapshot(scenario, tuple(log), int(row["step"])))

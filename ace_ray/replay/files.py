@@ -25,7 +25,7 @@ def encode(table: pa.Table) -> pa.Buffer:
 
 
 def decode(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """The table of an Arrow IPC file, or some of its columns; only those are read and decompressed.
+    """The table of an Arrow IPC file, or those of `columns` that it has; only these are read and decompressed.
 
     Raises:
         OSError, pa.ArrowInvalid: not readable.
@@ -34,5 +34,5 @@ def decode(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         if columns is None:
             return pa.ipc.open_file(source).read_all()
         schema = pa.ipc.open_file(source).schema
-        options = pa.ipc.IpcReadOptions(included_fields=sorted(schema.get_field_index(name) for name in columns))
+        options = pa.ipc.IpcReadOptions(included_fields=[i for i, name in enumerate(schema.names) if name in columns])
         return pa.ipc.open_file(source, options=options).read_all()

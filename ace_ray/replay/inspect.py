@@ -13,7 +13,6 @@ import numpy as np
 from ace_ray.replay import records
 from ace_ray.replay.core import mb_per_1000
 from ace_ray.replay.counters import RESULTS, RefinementCounters
-from ace_ray.replay.files import decode
 from ace_ray.replay.shards import ShardLog
 
 _SHOWN = 400  # characters of a prompt's last message
@@ -97,7 +96,7 @@ def verify(folder: Path) -> tuple[bool, list[str]]:
     log = ShardLog(folder)
     problems = log.report.problems()
     for shard in log.shards:
-        rows = decode(log.path(shard.file), ["id" if shard.kind != "edit" else "transition_id"]).num_rows
+        rows = log.read_shard(shard, records.KEYS[shard.kind]).num_rows
         if rows != shard.rows:
             problems.append(f"{shard.file}: {rows} rows, the manifest says {shard.rows}")
     problems += _references(log)

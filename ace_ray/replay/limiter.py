@@ -2,11 +2,11 @@
 
 With w decisions of warm-up the target is  T = ratio * (decisions - w)  updates.
 
-    learner may update     decisions >= w  and  updates < T + band
-    collector may collect  decisions <  w  or   T - updates <= band
+    learner is due         updates < T
+    collector may collect  decisions < w  or  T - updates <= band
 
-The two cannot both be forbidden (the first needs updates >= T + band, the second updates < T - band), so the pair
-never deadlocks. Pure: the counters are injected, and whoever owns them (replay/actor.py) survives a resume.
+A collector that has to wait leaves more than `band` updates due, so the two never wait for each other. Pure: the
+counters are injected, and whoever owns them (replay/actor.py) survives a resume.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class UpdateLimiter:
-    """See the module; `ratio` updates a decision, `band` updates ahead or behind, `warmup` decisions first."""
+    """See the module; `ratio` updates a decision, `band` updates behind at most, `warmup` decisions first."""
 
     ratio: float
     band: float
@@ -34,12 +34,6 @@ class UpdateLimiter:
     def updates_due(self, decisions: int, updates: int) -> int:
         """Updates that bring the learner to the target; 0 during warm-up or when it is ahead."""
         return max(0, math.ceil(self.target(decisions) - updates))
-
-    def updates_allowed(self, decisions: int, updates: int) -> int:
-        """Updates until the learner is a whole band ahead; 0 during warm-up."""
-        if decisions < self.warmup:
-            return 0
-        return max(0, math.ceil(self.target(decisions) + self.band - updates))
 
     def may_collect(self, decisions: int, updates: int) -> bool:
         """Whether rollout may go on storing decisions."""

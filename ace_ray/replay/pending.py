@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ace_ray.grid.scenarios.snapshot import Snapshot
+from ace_ray.schema import States
 
 Reason = Literal["lookback", "paper", "advantage", "seed"]
 TIER: dict[str, int] = {"lookback": 0, "paper": 0, "advantage": 1, "seed": 2}
@@ -58,7 +59,7 @@ class RefinementResult:
         salvageable: whether the played action dies and one of C survives.
         advantage: return of the played action minus that of the best replayed alternative; NaN when not known.
         rounds: one dict a round, columns of the refinement record (replay/records.py).
-        states, transitions: rows for the table, as in ReplayTable.append; [] when nothing was played.
+        states, transitions: states (in parts) and transition records; [] when nothing was played.
         refined: index into transitions of the row for D_LLM, -1 for none.
         error: of a failed one.
     """
@@ -68,7 +69,7 @@ class RefinementResult:
     salvageable: bool = False
     advantage: float = float("nan")
     rounds: list[dict[str, Any]] = field(default_factory=list)
-    states: list[dict[str, Any]] = field(default_factory=list)
+    states: list[States] = field(default_factory=list)
     transitions: list[dict[str, Any]] = field(default_factory=list)
     refined: int = -1
     error: str = ""

@@ -1,12 +1,13 @@
 """The four record kinds of the replay's durable log and their Arrow schemas (docs/replay.md).
 
-    state       one decision state, stored once: `observation` (context features), `features` of the K slots, mask
+    state       one decision state, stored once (`schema.States`)
     transition  a decision that was played: by the policy (source 'rl') or by a refiner (its name)
     refinement  the life of one refinement: status 'pending', one record a 'round', then its result
     edit        a critic's correction of one transition's reward
 
 The log is append-only. Records that share a key replace each other, the latest wins: state, transition: `id`;
 refinement: (`id`, `round`), where round 0 is the refinement itself and round 1.. are its rounds; edit: `transition_id`.
+Columns have the names of `ace_ray.schema`; `read` gives them those names in shards of earlier formats too.
 `priority` and `w_r` are what they were when the record was written; the table derives them again.
 `rho_before`, `rho_line` and `overloads` describe the state of the decision (max rho, its line, lines at rho >= 1),
 `rho_max` the largest rho during the k steps that followed, `rank` and `behind` the place of the slot among the legal
@@ -17,35 +18,19 @@ and the `segment` of every earlier transition of the same episode.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from ace_ray.replay.states import StateShape
+from ace_ray.replay.files import decode
+from ace_ray.schema import STATE_COLUMNS, TRANSITION_COLUMNS, States, StateShape
 
 KINDS = ("state", "transition", "refinement", "edit")
 SOURCES = ("rl", "llm", "search", "random", "replay")
-# column of the replay table -> column of the transition record
-TABLE_COLUMNS = {
-    "id": "id",
-    "state_id": "state_id",
-    "next_id": "next_id",
-    "parent_id": "parent_id",
-    "source": "source",
-    "action": "slot",
-    "catalogue_id": "catalogue_id",
-    "steps": "k",
-    "reward": "reward",
-    "original_reward": "original_reward",
-    "discount": "discount",
-    "terminated": "terminated",
-    "truncated": "truncated",
-    "policy_version": "policy_version",
-    "valid": "valid",
-    "advantage": "advantage",
-}
 KEYS: dict[str, tuple[str, ...]] = {
     "state": ("id",),
     "transition": ("id",),
@@ -54,26 +39,22 @@ KEYS: dict[str, tuple[str, ...]] = {
 }
 NAN = float("nan")
 
+FORMAT = 2
+# Format 1 named some columns differently: kind -> {then: now}.
+FORMER_NAMES: dict[str, dict[str, str]] = {
+    "state": {"observation": "context", "features": "slots", "catalogue_ids": "ids"},
+    "transition": {"k": "steps"},
+}
+
 # name -> (type, value where a caller gives none)
 _TRANSITION: dict[str, tuple[pa.DataType, Any]] = {
-    "id": (pa.int64(), None),
+    **{name: (pa.from_numpy_dtype(column.dtype), column.fill) for name, column in TRANSITION_COLUMNS.items()},
     "source": (pa.string(), "rl"),
-    "parent_id": (pa.int64(), -1),
-    "state_id": (pa.int64(), None),
-    "next_id": (pa.int64(), -1),
     "episode": (pa.string(), ""),
     "scenario": (pa.string(), ""),
     "step": (pa.int32(), 0),
-    "k": (pa.int32(), 1),
     "lead": (pa.string(), ""),
     "segment": (pa.string(), "[]"),
-    "slot": (pa.int16(), 0),
-    "catalogue_id": (pa.int32(), 0),
-    "reward": (pa.float32(), 0.0),
-    "original_reward": (pa.float32(), NAN),
-    "discount": (pa.float32(), 1.0),
-    "terminated": (pa.bool_(), False),
-    "truncated": (pa.bool_(), False),
     "rho_before": (pa.float32(), NAN),
     "rho_line": (pa.int16(), -1),
     "overloads": (pa.int16(), 0),
@@ -88,11 +69,8 @@ _TRANSITION: dict[str, tuple[pa.DataType, Any]] = {
     "model": (pa.string(), ""),
     "adapter_version": (pa.int32(), 0),
     "verdict": (pa.string(), ""),
-    "valid": (pa.bool_(), False),
-    "advantage": (pa.float32(), NAN),
     "w_r": (pa.float32(), 1.0),
     "priority": (pa.float32(), 0.0),
-    "policy_version": (pa.int32(), -1),
     "worker": (pa.string(), ""),
     "time": (pa.float64(), 0.0),
 }
@@ -147,22 +125,16 @@ _EDIT: dict[str, tuple[pa.DataType, Any]] = {
     "time": (pa.float64(), 0.0),
 }
 _PLAIN = {"transition": _TRANSITION, "refinement": _REFINEMENT, "edit": _EDIT}
-_STATE_ARRAYS = {
-    # shard column -> (table column, Arrow value type, axes that are flattened)
-    "observation": ("context", pa.float16(), "C"),
-    "features": ("slots", pa.float16(), "KF"),
-    "mask": ("mask", pa.bool_(), "K"),
-    "score": ("score", pa.float32(), "K"),
-    "catalogue_ids": ("catalogue_ids", pa.int32(), "K"),
-}
 
 
 def schema(kind: str, shape: StateShape) -> pa.Schema:
     """The Arrow schema of one record kind; K, F and C stand in the metadata of the state schema."""
     if kind != "state":
         return pa.schema([pa.field(name, kind_) for name, (kind_, _) in _PLAIN[kind].items()])
-    sizes = {"C": shape.context_features, "K": shape.slots, "KF": shape.slots * shape.slot_features}
-    arrays = [pa.field(n, pa.list_(value, sizes[axes])) for n, (_, value, axes) in _STATE_ARRAYS.items()]
+    arrays = [
+        pa.field(name, pa.list_(pa.from_numpy_dtype(column.kept), math.prod(column.shape(shape))))
+        for name, column in STATE_COLUMNS.items()
+    ]
     metadata = {b"K": str(shape.slots), b"F": str(shape.slot_features), b"C": str(shape.context_features)}
     return pa.schema([pa.field("id", pa.int64()), *arrays], metadata=metadata)
 
@@ -187,41 +159,36 @@ def plain_batch(kind: str, rows: Sequence[Mapping[str, Any]], shape: StateShape)
     return pa.RecordBatch.from_arrays(arrays, schema=schema(kind, shape))
 
 
-def state_batch(states: Mapping[str, np.ndarray], shape: StateShape) -> pa.RecordBatch:
-    """States in the table's columns ('id' [n], 'context' [n, C], 'slots' [n, K, F], ...) as a record batch."""
+def state_batch(states: States, shape: StateShape) -> pa.RecordBatch:
+    """States as a record batch; the axes of a row are flattened."""
     wanted = schema("state", shape)
-    arrays = [pa.array(np.asarray(states["id"], np.int64))]
-    for name, (column, value, _) in _STATE_ARRAYS.items():
-        flat = np.ascontiguousarray(states[column]).reshape(-1)
-        if value == pa.float16():
-            limit = float(np.finfo(np.float16).max)
-            flat = np.clip(flat, -limit, limit).astype(np.float16)
-        values = pa.array(flat, type=value)
-        arrays.append(pa.FixedSizeListArray.from_arrays(values, wanted.field(name).type.list_size))
+    arrays = [pa.array(states.id, pa.int64())]
+    for name, column in STATE_COLUMNS.items():
+        flat = np.ascontiguousarray(column.keep(getattr(states, name))).reshape(-1)
+        kind = wanted.field(name).type
+        arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(flat, type=kind.value_type), kind.list_size))
     return pa.RecordBatch.from_arrays(arrays, schema=wanted)
 
 
-def states_of(table: pa.Table, shape: StateShape) -> dict[str, np.ndarray]:
-    """The inverse of `state_batch`: the table's state columns, features in float16."""
+def states_of(table: pa.Table, shape: StateShape) -> States:
+    """The inverse of `state_batch`, in the types in which states are kept."""
     table = table.combine_chunks()
-    n, k = table.num_rows, shape.slots
-    sizes = {"C": (n, shape.context_features), "K": (n, k), "KF": (n, k, shape.slot_features)}
-    found: dict[str, np.ndarray] = {"id": table["id"].to_numpy().astype(np.int64)}
-    for name, (column, _, axes) in _STATE_ARRAYS.items():
+    columns = []
+    for name, column in STATE_COLUMNS.items():
         chunks = table[name].chunks
-        flat = chunks[0].flatten().to_numpy(zero_copy_only=False) if chunks else np.empty(0)
-        found[column] = flat.reshape(sizes[axes])
-    return found
+        flat = chunks[0].flatten().to_numpy(zero_copy_only=False) if chunks else np.empty(0, column.kept)
+        columns.append(flat.reshape(table.num_rows, *column.shape(shape)))
+    return States(table["id"].to_numpy().astype(np.int64), *columns)
 
 
 def table_columns(rows: Sequence[Mapping[str, Any]] | pa.Table) -> dict[str, np.ndarray]:
     """Transition records as the columns of `ReplayTable.append`, each [n]."""
     found = {}
-    for name, column in TABLE_COLUMNS.items():
+    for name in TRANSITION_COLUMNS:
         if isinstance(rows, pa.Table):
-            values = rows[column].to_numpy()
+            values = rows[name].to_numpy()
         else:
-            values = np.array([row.get(column, _TRANSITION[column][1]) for row in rows])
+            values = np.array([row.get(name, _TRANSITION[name][1]) for row in rows])
         found[name] = values
     codes = {source: code for code, source in enumerate(SOURCES)}
     found["source"] = np.array([codes[source] for source in found["source"]], np.int8)
@@ -230,12 +197,24 @@ def table_columns(rows: Sequence[Mapping[str, Any]] | pa.Table) -> dict[str, np.
     return found
 
 
-def completed(kind: str, table: pa.Table) -> pa.Table:
-    """A table of plain records as written before a column was added: what it lacks takes the column's default."""
-    for place, (name, (kind_, fill)) in enumerate(_PLAIN.get(kind, {}).items()):
+def read(path: Path, kind: str, shape: StateShape, columns: Sequence[str] | None = None) -> pa.Table:
+    """The records of one shard, or some of their columns, under today's names whenever it was written.
+
+    What was not recorded then takes the column's default.
+
+    Raises:
+        OSError, pa.ArrowInvalid: not readable.
+    """
+    wanted = schema(kind, shape).names if columns is None else list(columns)
+    now = FORMER_NAMES.get(kind, {})
+    former = [then for then, name in now.items() if name in wanted]
+    table = decode(path, [*wanted, *former])
+    table = table.rename_columns([now.get(name, name) for name in table.column_names])
+    for name in wanted:
         if name not in table.column_names:
-            table = table.add_column(place, name, pa.array([fill] * table.num_rows, kind_))
-    return table
+            type_, fill = _PLAIN[kind][name]
+            table = table.append_column(name, pa.array([fill] * table.num_rows, type_))
+    return table.select(wanted).replace_schema_metadata(None)
 
 
 def latest(kind: str, table: pa.Table) -> pa.Table:

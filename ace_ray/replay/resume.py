@@ -14,10 +14,10 @@ from ace_ray.config.run import RunSettings
 from ace_ray.grid.scenarios.snapshot import Snapshot
 from ace_ray.replay import records
 from ace_ray.replay.episodes import COLUMNS, blackouts
-from ace_ray.replay.files import decode
 from ace_ray.replay.pending import PendingRefinement
 from ace_ray.replay.shards import ShardLog
 from ace_ray.replay.table import ReplayTable
+from ace_ray.schema import TRANSITION_COLUMNS, States
 
 CHUNK = 4096
 _RESULT_COLUMNS = ["status", "round", "reason", "distance", "salvageable", "rounds", "verdict", "error", "catalogue_id"]
@@ -49,7 +49,7 @@ def restore(log: ShardLog, table: ReplayTable, settings: RunSettings, hard_start
     waiting = [row for row in refinements.to_pylist() if row["round"] == 0 and row["status"] == "pending"]
     found.pending = [_pending(row) for row in waiting]
 
-    rows = log.read("transition", list(dict.fromkeys([*records.TABLE_COLUMNS.values(), "refined", *COLUMNS])))
+    rows = log.read("transition", list(dict.fromkeys([*TRANSITION_COLUMNS, "refined", *COLUMNS])))
     found.sources.update(rows["source"].to_pylist())
     found.blackouts = blackouts(rows.select(COLUMNS).to_pylist(), hard_starts, settings.refine.lookback)
     _fill(log, table, settings.replay, rows, {item.parent_id for item in found.pending})
@@ -81,19 +81,18 @@ def _fill(log: ShardLog, table: ReplayTable, settings: ReplaySettings, rows: pa.
     wanted = rows.take(pa.array(np.concatenate([plain, refined])))
     _load_states(log, table, {*wanted["state_id"].to_pylist(), *wanted["next_id"].to_pylist()})
     for start in range(0, len(plain), CHUNK):
-        table.append({}, records.table_columns(rows.take(pa.array(plain[start : start + CHUNK]))))
+        table.append(States.none(), records.table_columns(rows.take(pa.array(plain[start : start + CHUNK]))))
     for row in refined.tolist():
-        table.add_refinement({}, records.table_columns(rows.slice(row, 1)))
+        table.add_refinement(States.none(), records.table_columns(rows.slice(row, 1)))
 
 
 def _load_states(log: ShardLog, table: ReplayTable, needed: set[int]) -> None:
     """Shard by shard, so that no more than one is in memory; a later record of the same state replaces the earlier."""
     wanted = np.array(sorted(needed), np.int64)
     for shard in [s for s in log.shards if s.kind == "state"]:
-        states = decode(log.path(shard.file))
+        states = log.read_shard(shard)
         states = states.filter(pa.array(np.isin(states["id"].to_numpy(), wanted)))
-        columns = records.states_of(states, log.identity.shape)
-        table.states.add(columns.pop("id"), columns)
+        table.states.add(records.states_of(states, log.identity.shape))
 
 
 def _pending(row: dict[str, Any]) -> PendingRefinement:

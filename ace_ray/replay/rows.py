@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,23 +28,6 @@ class IdBlock:
             self._end = self._next + self._block
         self._next += 1
         return self._next - 1
-
-
-def state_row(state_id: int, decision: Decision) -> dict[str, Any]:
-    """One decision state: its id, features and mask, and the catalogue id of each slot."""
-    return {
-        "id": np.int64(state_id),
-        "context": decision.context,
-        "slots": decision.slots,
-        "mask": decision.mask,
-        "score": decision.score,
-        "catalogue_ids": decision.ids,
-    }
-
-
-def stack(states: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """State rows as columns [n, ...]; {} for none."""
-    return {name: np.stack([state[name] for state in states]) for name in states[0]} if states else {}
 
 
 def what_follows(env: DecisionEnv, truncated: bool) -> Decision | None:
@@ -90,7 +73,7 @@ def transition_row(
         "next_id": next_id,
         "scenario": snapshot.scenario.to_json(),
         "step": snapshot.step,
-        "k": info["steps"],
+        "steps": info["steps"],
         "segment": log_to_json(info["segment"]),
         "slot": slot,
         "catalogue_id": int(decision.ids[slot]),

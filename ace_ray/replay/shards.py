@@ -21,17 +21,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from ace_ray.config.errors import GridMismatchError, ShardError
 from ace_ray.config.files import UNFINISHED, disk, write, write_json
 from ace_ray.replay import records
 from ace_ray.replay.files import decode, encode, sha256
-from ace_ray.replay.states import StateShape
+from ace_ray.schema import States, StateShape
 
 MANIFEST = "manifest.json"
-FORMAT = 1
 NAME = re.compile(r"^(\d{8})-(state|transition|refinement|edit)(-kept)?\.arrow$")
 
 
@@ -146,16 +144,21 @@ class ShardLog:
         tables = []
         for shard in [s for s in self.shards if s.kind == kind]:
             try:
-                table = decode(self.path(shard.file), needed)
+                tables.append(self.read_shard(shard, needed))
             except (OSError, pa.ArrowInvalid) as error:
                 self._set_aside(shard.file, str(error).splitlines()[0])
-                continue
-            table = records.completed(kind, table) if needed is None else table.select(needed)
-            tables.append(table.replace_schema_metadata(None))
         if not tables:
             empty = records.schema(kind, self.identity.shape).remove_metadata().empty_table()
             return empty if needed is None else empty.select(needed)
         return records.latest(kind, pa.concat_tables(tables))
+
+    def read_shard(self, shard: Shard, columns: Sequence[str] | None = None) -> pa.Table:
+        """All records of one shard, or some of their columns.
+
+        Raises:
+            OSError, pa.ArrowInvalid: not readable.
+        """
+        return records.read(self.path(shard.file), shard.kind, self.identity.shape, columns)
 
     def path(self, file: str) -> Path:
         """The path of a shard; refuses names that would leave the folder.
@@ -175,16 +178,11 @@ class ShardLog:
         """Bytes of all sealed shards."""
         return sum(shard.bytes for shard in self.shards)
 
-    @property
-    def buffered(self) -> int:
-        """Rows that are not sealed yet."""
-        return self._buffered
-
     # --- writing --------------------------------------------------------------------------------------------------
 
-    def append_states(self, states: Mapping[str, np.ndarray]) -> None:
-        """Buffers states (table columns, [n] each)."""
-        if len(states.get("id", ())):
+    def append_states(self, states: States) -> None:
+        """Buffers states."""
+        if len(states):
             self._put("state", records.state_batch(states, self.identity.shape))
 
     def append(self, kind: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -221,7 +219,8 @@ class ShardLog:
         """Writes one shard file. It belongs to the log only once the manifest names it (`seal`, `replace`)."""
         self._sequence += 1
         file = f"{self._sequence:08d}-{kind}{'-kept' if kept else ''}.arrow"
-        metadata = {**(table.schema.metadata or {}), b"identity": json.dumps(self.identity.to_json()).encode()}
+        sizes = records.schema(kind, self.identity.shape).metadata or {}
+        metadata = {**sizes, b"identity": json.dumps(self.identity.to_json()).encode()}
         data = encode(table.replace_schema_metadata(metadata))
         write(self.path(file), memoryview(data))
         return Shard(file, kind, table.num_rows, data.size, hashlib.sha256(data).hexdigest())
@@ -274,6 +273,12 @@ class ShardLog:
         """Takes over what the manifest says; None when there is none that can be read."""
         try:
             data = json.loads((self.folder / MANIFEST).read_text())
+            written = int(data["format"])
+            if written > records.FORMAT:
+                raise ShardError(
+                    f"the replay in {self.folder} has format {written}, this version reads up to {records.FORMAT}",
+                    "use the version that wrote it",
+                )
             identity = LogIdentity.from_json(data["identity"])
             shards = [Shard(**shard) for shard in data["shards"]]
             dropped = {str(k): int(v) for k, v in data["dropped"].items()}
@@ -329,7 +334,7 @@ class ShardLog:
     def _commit(self, shards: list[Shard], next_id: int, dropped: dict[str, int]) -> None:
         """Writes the manifest, then takes the new state over: a failed write changes nothing here."""
         data = {
-            "format": FORMAT,
+            "format": records.FORMAT,
             "identity": self.identity.to_json(),
             "next_id": next_id,
             "dropped": dropped,

@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-FLOAT16_MAX = float(np.finfo(np.float16).max)
-
-
-@dataclass(frozen=True)
-class StateShape:
-    """Sizes of one decision state: K slots of F features each, and C context features."""
-
-    slots: int
-    slot_features: int
-    context_features: int
+from ace_ray.schema import STATE_COLUMNS, States, StateShape
 
 
 class StatePool:
@@ -26,15 +15,10 @@ class StatePool:
     """
 
     def __init__(self, shape: StateShape, capacity: int) -> None:
-        k, f, c = shape.slots, shape.slot_features, shape.context_features
         self.shape = shape
         self.capacity = capacity
         self.columns: dict[str, np.ndarray] = {
-            "context": np.zeros((capacity, c), np.float16),
-            "slots": np.zeros((capacity, k, f), np.float16),
-            "mask": np.zeros((capacity, k), np.bool_),
-            "score": np.zeros((capacity, k), np.float32),
-            "catalogue_ids": np.full((capacity, k), -1, np.int32),
+            name: np.zeros((capacity, *column.shape(shape)), column.kept) for name, column in STATE_COLUMNS.items()
         }
         self.id = np.full(capacity, -1, np.int64)
         self.references = np.zeros(capacity, np.int32)
@@ -49,35 +33,29 @@ class StatePool:
         """Row of a state, None when it is not (or no longer) here."""
         return self._row.get(int(state_id))
 
-    def add(self, ids: np.ndarray, columns: dict[str, np.ndarray]) -> None:
+    def add(self, states: States) -> None:
         """Stores states; an id that is already here is overwritten in place (the latest record wins).
-
-        Args:
-            ids: int64 [n].
-            columns: 'context' [n, C], 'slots' [n, K, F], 'mask' [n, K], 'score' [n, K], 'catalogue_ids' [n, K].
 
         Raises:
             ValueError: a column of the wrong shape.
             MemoryError: more states alive than the pool holds.
         """
-        if len(ids) == 0:
+        if len(states) == 0:
             return
         for name, target in self.columns.items():
-            if columns[name].shape != (len(ids), *target.shape[1:]):
-                raise ValueError(f"state column {name} has shape {columns[name].shape}, not {target.shape[1:]} a row")
-        rows = np.empty(len(ids), np.int64)
-        for i, state_id in enumerate(ids.tolist()):
+            shape = getattr(states, name).shape
+            if shape != (len(states), *target.shape[1:]):
+                raise ValueError(f"state column {name} has shape {shape}, not {target.shape[1:]} a row")
+        rows = np.empty(len(states), np.int64)
+        for i, state_id in enumerate(states.id.tolist()):
             row = self._row.get(state_id)
             if row is None:
                 row = self._claim()
                 self._row[state_id] = row
                 self.id[row] = state_id
             rows[i] = row
-        for name, target in self.columns.items():
-            values = columns[name]
-            if target.dtype == np.float16 and values.dtype != np.float16:
-                values = np.clip(values, -FLOAT16_MAX, FLOAT16_MAX)
-            target[rows] = values
+        for name, column in STATE_COLUMNS.items():
+            self.columns[name][rows] = column.keep(getattr(states, name))
 
     def hold(self, rows: np.ndarray) -> None:
         """Adds one reference to each row (repeats count); negative rows stand for 'no state'."""

@@ -17,31 +17,9 @@ import numpy as np
 
 from ace_ray.config.learning import MixingSettings, ReplaySettings
 from ace_ray.replay.mixing import RunningScale, p_mix, refined_share, reward_weight
-from ace_ray.replay.states import StatePool, StateShape
+from ace_ray.replay.states import StatePool
 from ace_ray.replay.sum_tree import SumTree
-
-NO_STATE = -1
-
-# name -> (dtype, value where a caller gives none)
-TRANSITION_COLUMNS: dict[str, tuple[type, Any]] = {
-    "id": (np.int64, -1),
-    "state_id": (np.int64, -1),
-    "next_id": (np.int64, NO_STATE),
-    "parent_id": (np.int64, -1),
-    "source": (np.int8, 0),
-    "action": (np.int16, 0),
-    "catalogue_id": (np.int32, 0),
-    "steps": (np.int32, 1),
-    "reward": (np.float32, 0.0),
-    "original_reward": (np.float32, np.nan),
-    "discount": (np.float32, 1.0),
-    "terminated": (np.bool_, False),
-    "truncated": (np.bool_, False),
-    "policy_version": (np.int32, -1),
-    "valid": (np.bool_, False),
-    "advantage": (np.float32, np.nan),
-}
-STATE_COLUMNS = ("context", "slots", "mask", "score")
+from ace_ray.schema import NEXT, NO_STATE, OBSERVED, TRANSITION_COLUMNS, States, StateShape
 
 
 class ReplayTable:
@@ -62,7 +40,7 @@ class ReplayTable:
         # A row refers to at most two states; the margin holds a fragment that arrives before old rows leave.
         self.states = StatePool(shape, 2 * total + 4096)
         self.columns: dict[str, np.ndarray] = {
-            name: np.full(total, fill, dtype) for name, (dtype, fill) in TRANSITION_COLUMNS.items()
+            name: np.full(total, column.fill or 0, column.kept) for name, column in TRANSITION_COLUMNS.items()
         }
         self._state_row = np.full(total, NO_STATE, np.int64)
         self._next_row = np.full(total, NO_STATE, np.int64)
@@ -79,13 +57,12 @@ class ReplayTable:
         self._rng = np.random.default_rng(seed)
         self.lost = 0
 
-    def append(self, states: dict[str, np.ndarray], transitions: dict[str, np.ndarray]) -> np.ndarray:
+    def append(self, states: States, transitions: dict[str, np.ndarray]) -> np.ndarray:
         """Stores states and ordinary transitions (rollout's own, and losing or tied rounds of a refinement).
 
         Args:
-            states: 'id' int64 [m], 'context' [m, C], 'slots' [m, K, F], 'mask' [m, K], 'score' [m, K],
-                'catalogue_ids' [m, K]; a state that came before need not come again.
-            transitions: columns of TRANSITION_COLUMNS, each [n]; 'id', 'state_id', 'action' and 'reward' at least.
+            states: What the transitions refer to; a state that came before need not come again.
+            transitions: columns of TRANSITION_COLUMNS, each [n]; 'id', 'state_id', 'slot' and 'reward' at least.
 
         Returns:
             Ids stored, in order. A transition whose state or next state is not here is left out and counted in `lost`;
@@ -101,7 +78,7 @@ class ReplayTable:
         self._drop_orphans(states)
         return np.asarray(transitions["id"], np.int64)[kept]
 
-    def add_refinement(self, states: dict[str, np.ndarray], transition: dict[str, np.ndarray]) -> bool:
+    def add_refinement(self, states: States, transition: dict[str, np.ndarray]) -> bool:
         """Stores one refined transition in D_LLM (columns of length 1, 'valid' and 'advantage' among them).
 
         Its original, when it is still here, is kept as long as the refined row. Returns False when a state is missing.
@@ -159,8 +136,8 @@ class ReplayTable:
         """n transitions drawn with replacement by eq. (9).
 
         Returns:
-            'context' [n, C], 'slots' [n, K, F], 'mask' [n, K], 'score' [n, K] of the state (float32, mask bool), the
-            same with prefix 'next_' (zeros with slot 0 legal after a blackout), and [n] each: 'id', 'action' int64,
+            The columns OBSERVED of the state, in the types that networks read, [n, ...] each; the same of the next
+            state with `next_` before them (zeros with slot 0 legal after a blackout); and [n] each: 'id', 'slot' int64,
             'reward', 'discount' (gamma^k), 'terminated' bool, 'truncated' bool, 'weight' (w_r; 1 in D_RL),
             'policy_version' int64, 'source' int8, 'refined' bool.
 
@@ -207,13 +184,10 @@ class ReplayTable:
 
     # --- inside ---------------------------------------------------------------------------------------------------
 
-    def _link(
-        self, states: dict[str, np.ndarray], transitions: dict[str, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _link(self, states: States, transitions: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Stores the states, holds what the transitions refer to: indices that can be stored, their state and next
         rows."""
-        if len(states.get("id", ())):
-            self.states.add(np.asarray(states["id"], np.int64), states)
+        self.states.add(states)
         ids = np.asarray(transitions["state_id"], np.int64)
         next_ids = np.asarray(transitions.get("next_id", np.full(len(ids), NO_STATE)), np.int64)
         state_rows = np.array([self._lookup(i) for i in ids], np.int64)
@@ -232,8 +206,8 @@ class ReplayTable:
         row = self.states.row(state_id)
         return NO_STATE if row is None else row
 
-    def _drop_orphans(self, states: dict[str, np.ndarray]) -> None:
-        rows = np.array([self._lookup(i) for i in states.get("id", ())], np.int64)
+    def _drop_orphans(self, states: States) -> None:
+        rows = np.array([self._lookup(i) for i in states.id.tolist()], np.int64)
         self.states.free_unreferenced(np.unique(rows[rows != NO_STATE]))
 
     def _claim(self, n: int) -> np.ndarray:
@@ -271,9 +245,9 @@ class ReplayTable:
         state_rows: np.ndarray,
         next_rows: np.ndarray,
     ) -> None:
-        for name, (dtype, fill) in TRANSITION_COLUMNS.items():
+        for name, column in TRANSITION_COLUMNS.items():
             values = transitions.get(name)
-            self.columns[name][rows] = fill if values is None else np.asarray(values, dtype)[kept]
+            self.columns[name][rows] = column.fill if values is None else column.keep(values)[kept]
         if "original_reward" not in transitions:
             self.columns["original_reward"][rows] = self.columns["reward"][rows]
         self._state_row[rows] = state_rows
@@ -296,15 +270,15 @@ class ReplayTable:
         state, following = self._state_row[rows], self._next_row[rows]
         ends = following == NO_STATE
         batch: dict[str, np.ndarray] = {}
-        for name in STATE_COLUMNS:
+        for name in OBSERVED:
             column = self.states.columns[name]
             batch[name] = _widen(column[state])
-            batch[f"next_{name}"] = _widen(column[np.where(ends, 0, following)])
-            batch[f"next_{name}"][ends] = 0
-        batch["next_mask"][ends, 0] = True
+            batch[NEXT + name] = _widen(column[np.where(ends, 0, following)])
+            batch[NEXT + name][ends] = 0
+        batch[f"{NEXT}mask"][ends, 0] = True
         for name in ("id", "reward", "discount", "terminated", "truncated", "source"):
             batch[name] = self.columns[name][rows]
-        batch["action"] = self.columns["action"][rows].astype(np.int64)
+        batch["slot"] = self.columns["slot"][rows].astype(np.int64)
         batch["policy_version"] = self.columns["policy_version"][rows].astype(np.int64)
         batch["weight"] = self._weight[rows]
         batch["refined"] = rows >= self.capacity

@@ -23,7 +23,8 @@ from ace_ray.grid.scenarios.scenario import Scenario
 from ace_ray.grid.scenarios.snapshot import Snapshot
 from ace_ray.replay.episodes import log_to_json
 from ace_ray.replay.pending import PendingRefinement, Reason
-from ace_ray.replay.rows import IdBlock, grid_facts, stack, state_row, transition_row, what_follows
+from ace_ray.replay.rows import IdBlock, grid_facts, transition_row, what_follows
+from ace_ray.schema import States
 
 FAILURES_IN_A_ROW = 5
 
@@ -33,7 +34,7 @@ class Fragment:
     """What one `collect` brought.
 
     Attributes:
-        states: columns of decision states, [m] each; {} for none.
+        states: decision states that the transitions refer to and that were not handed out before.
         transitions: records (replay/records.py).
         pending: decisions that blackouts left to think over.
         episodes: finished episodes: scenario, survival (share of the scenario), reward, decisions, steps, length,
@@ -41,7 +42,7 @@ class Fragment:
         errors: episodes given up.
     """
 
-    states: dict[str, np.ndarray] = field(default_factory=dict)
+    states: States = field(default_factory=States.none)
     transitions: list[dict[str, Any]] = field(default_factory=list)
     pending: list[PendingRefinement] = field(default_factory=list)
     episodes: list[dict[str, Any]] = field(default_factory=list)
@@ -99,7 +100,7 @@ class RolloutWorker:
         self._episodes = 0
         self._failures = 0
         self._out = Fragment()
-        self._states: list[dict[str, Any]] = []
+        self._states: list[States] = []
         # Of the episode at hand:
         self._last: deque[_Played] = deque(maxlen=settings.refine.lookback)
         self._state_id: int | None = None  # None: its first decision is still to be stored
@@ -126,7 +127,7 @@ class RolloutWorker:
                     self._decide()
             except EPISODE_ERRORS as error:
                 self._give_up(error)
-        self._out.states = stack(self._states)
+        self._out.states = States.concat(self._states)
         return self._out
 
     def _begin(self) -> None:
@@ -151,12 +152,12 @@ class RolloutWorker:
         state_id = self._state_id
         if state_id is None:
             state_id = self._ids.take()
-            self._states.append(state_row(state_id, decision))
+            self._states.append(States.of(state_id, decision))
             facts["lead"] = log_to_json(snapshot.log)
         next_id = -1
         if following is not None:
             next_id = self._ids.take()
-            self._states.append(state_row(next_id, following))
+            self._states.append(States.of(next_id, following))
         row = transition_row(
             id=state_id,
             state_id=state_id,

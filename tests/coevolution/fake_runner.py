@@ -15,6 +15,7 @@ from ace_ray.config.errors import GridMismatchError
 from ace_ray.config.learning import PolicySettings
 from ace_ray.policy.inference import SlotPolicy
 from ace_ray.policy.network import SlotNetwork
+from ace_ray.schema import States
 
 K, F, C, LENGTH = 4, 6, 3, 5
 
@@ -108,13 +109,8 @@ class FakeRunner(EnvRunner):
                 episodes.append({"survival": self.env.t / LENGTH, "blackout": blackout})
                 self.decision = self.env.reset()
                 self.episode += 1
-        columns = {name: np.stack([s[name] for s in states]) for name in states[0]}
-        ray.get(self.replay.store.remote(columns, rows))
+        ray.get(self.replay.store.remote(States.concat(states), rows))
         return {"decisions": len(rows), "episodes": episodes, "policy_version": self.version}
 
-    def _state(self, state_id: int) -> dict[str, Any]:
-        d = self.decision
-        return {
-            "id": state_id, "context": d.context, "slots": d.slots, "mask": d.mask, "score": d.score,
-            "catalogue_ids": d.ids,
-        }  # fmt: skip
+    def _state(self, state_id: int) -> States:
+        return States.of(state_id, self.decision)

@@ -9,7 +9,7 @@ from ace_ray.config.errors import RunFolderError
 from ace_ray.evaluation.report import read_events, write_report
 from ace_ray.evaluation.tables import table
 from ace_ray.replay.shards import LogIdentity, ShardLog
-from ace_ray.replay.states import StateShape
+from ace_ray.schema import StateShape
 
 from .made import evaluation
 

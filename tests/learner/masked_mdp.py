@@ -77,7 +77,7 @@ class MaskedMDP:
             self.states(s)
             | {"next_" + k: v for k, v in then.items()}
             | {
-                "action": a,
+                "slot": a,
                 "reward": self.reward[s, a],
                 "discount": GAMMA ** self.steps[s, a],
                 "terminated": self.terminated[s, a],

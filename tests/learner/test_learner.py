@@ -16,6 +16,7 @@ from ace_ray.learner.group import configure_learner
 from ace_ray.learner.module import module_spec
 from ace_ray.policy import distribution
 from ace_ray.policy.network import SlotNetwork
+from ace_ray.schema import StateShape
 from tests.learner.masked_mdp import STATES, K, MaskedMDP
 
 POLICY = PolicySettings(hidden=32, heads=2, layers=1, prior_temperature=0.02)
@@ -26,9 +27,7 @@ def build(policy: PolicySettings = POLICY, **changes: object) -> LearnerGroup:
     settings = LearnerSettings(
         **({"lr": 3e-3, "alpha_lr": 1e-2, "policy_delay": 0, "target_tau": 0.05, "batch": 64} | changes)
     )
-    spec = module_spec(
-        slots=K, slot_features=K, context_features=STATES, policy=policy, alpha_initial=settings.alpha_initial
-    )
+    spec = module_spec(StateShape(slots=K, slot_features=K, context_features=STATES), policy, settings.alpha_initial)
     config = configure_learner(AlgorithmConfig(), settings, ResourceSettings(learner_cpu=0.5), seed=0)
     return config.build_learner_group(rl_module_spec=spec)
 

@@ -20,7 +20,7 @@ def rows(B: int = 3, K: int = 4) -> dict[str, np.ndarray]:
         {k: v.copy() for k, v in state.items()}
         | {"next_" + k: v.copy() for k, v in state.items()}
         | {
-            "action": np.zeros(B, np.int16),
+            "slot": np.zeros(B, np.int16),
             "reward": np.zeros(B),
             "discount": np.ones(B),
             "terminated": np.zeros(B, bool),
@@ -33,7 +33,7 @@ def rows(B: int = 3, K: int = 4) -> dict[str, np.ndarray]:
 
 def test_features_are_widened_and_other_columns_left_out():
     columns = learner_batch(rows()).policy_batches[DEFAULT_MODULE_ID]
-    assert columns["slots"].dtype == np.float32 and columns["action"].dtype == np.int64
+    assert columns["slots"].dtype == np.float32 and columns["slot"].dtype == np.int64
     assert "policy_version" not in columns and "id" not in columns
 
 

@@ -28,7 +28,7 @@ def batch(seed: int, legal: str, B: int = 5, K: int = 7) -> dict[str, np.ndarray
     for key in ("q1", "q2", "next_q1", "next_q2"):
         rows[key] = rng.normal(0, 3, (B, K))
     rows |= {
-        "action": np.array([rng.choice(np.flatnonzero(m)) for m in rows["mask"]]),
+        "slot": np.array([rng.choice(np.flatnonzero(m)) for m in rows["mask"]]),
         "reward": rng.normal(size=B),
         "discount": 0.995 ** rng.integers(1, 300, B),
         "terminated": rng.random(B) < 0.4,
@@ -45,7 +45,7 @@ def softmax(x: np.ndarray) -> np.ndarray:
 def reference(r: dict[str, np.ndarray], alpha: float, kind: str) -> dict[str, float]:
     """Eqs. (2), (3), (10) written out row by row."""
     q_errors, policy_terms, spent = [], [], []
-    for i in range(len(r["action"])):
+    for i in range(len(r["slot"])):
         nm = r["next_mask"][i]
         pi, pi0 = softmax(r["next_logits"][i][nm]), softmax(r["next_prior"][i][nm])
         ratio = np.log(pi / pi0) if kind == "kl" else np.log(pi)
@@ -53,7 +53,7 @@ def reference(r: dict[str, np.ndarray], alpha: float, kind: str) -> dict[str, fl
         y = r["reward"][i]
         if not r["terminated"][i]:
             y += r["discount"][i] * sum(p * (q_a - alpha * g) for p, q_a, g in zip(pi, q, ratio, strict=True))
-        a = r["action"][i]
+        a = r["slot"][i]
         q_errors.append((r["q1"][i, a] - y) ** 2 + (r["q2"][i, a] - y) ** 2)
         m = r["mask"][i]
         pi, pi0 = softmax(r["logits"][i][m]), softmax(r["prior"][i][m])
@@ -73,7 +73,7 @@ def ours(r: dict[str, np.ndarray], alpha: float, kind: str) -> dict[str, torch.T
     next_ref = losses.log_reference(t["next_prior"], t["next_mask"], kind)
     value = losses.soft_value(t["next_logits"], next_ref, torch.minimum(t["next_q1"], t["next_q2"]), t["next_mask"], a)
     y = losses.td_target(t["reward"], t["discount"], t["terminated"], value)
-    q = losses.q_loss(t["q1"], t["action"], y) + losses.q_loss(t["q2"], t["action"], y)
+    q = losses.q_loss(t["q1"], t["slot"], y) + losses.q_loss(t["q2"], t["slot"], y)
     policy = losses.policy_loss(t["logits"], ref, torch.minimum(t["q1"], t["q2"]), t["mask"], a, t["weight"])
     return {"q": q, "policy": policy, "spent": losses.regularisation(t["logits"], ref, t["mask"]), "inputs": t}
 
@@ -103,7 +103,7 @@ def test_gradients_are_finite_and_each_loss_reaches_only_its_own_parameters(seed
     assert q1.grad is None, "the policy loss must not move Q"
     got["q"].backward()
     assert torch.isfinite(q1.grad).all()
-    chosen = torch.zeros_like(q1).scatter(1, got["inputs"]["action"][:, None], 1).bool()
+    chosen = torch.zeros_like(q1).scatter(1, got["inputs"]["slot"][:, None], 1).bool()
     assert (q1.grad[~chosen] == 0).all() and (q1.grad[chosen] != 0).all()
 
 

@@ -18,7 +18,7 @@ from ace_ray.refine.refiner import Refiner
 from ace_ray.replay.core import ReplayCore
 from ace_ray.replay.pending import PendingRefinement
 from ace_ray.replay.shards import LogIdentity
-from ace_ray.replay.states import StateShape
+from ace_ray.schema import States, StateShape
 from tests.rollout.test_worker import blackouts
 
 pytestmark = pytest.mark.unit
@@ -106,28 +106,26 @@ def test_the_first_round_keeps_what_was_shown_and_what_the_look_back_had_found_o
 def test_refined_rows_are_what_the_environment_did_from_the_original_state(env, engine, comparator, settings, results):
     plain = DecisionEnv(env, engine, settings.grid)
     for result in [r for r in results if r.rounds][:2]:
-        states = {int(state["id"]): state for state in result.states}
+        states = {int(state.id[0]): state for state in result.states}
         for row, attempt in zip(result.transitions, result.rounds, strict=True):
             snapshot = result.pending.snapshot
             plain.reset(options={"snapshot": snapshot})
             obs, reward, terminated, truncated, info = plain.play(comparator.ids(snapshot, row["catalogue_id"]))
-            assert (row["reward"], row["discount"], row["k"]) == (reward, info["discount"], info["steps"])
+            assert (row["reward"], row["discount"], row["steps"]) == (reward, info["discount"], info["steps"])
             assert (row["terminated"], row["truncated"]) == (terminated, truncated)
             assert row["catalogue_id"] == attempt["catalogue_id"] and row["parent_id"] == result.pending.parent_id
             state = states[row["state_id"]]
-            assert state["catalogue_ids"][row["slot"]] == row["catalogue_id"] and state["mask"][row["slot"]]
+            assert state.ids[0, row["slot"]] == row["catalogue_id"] and state.mask[0, row["slot"]]
             assert row["advantage"] == pytest.approx(attempt["ret"] - attempt["played_ret"])
             if not terminated and not truncated:
-                np.testing.assert_array_equal(states[row["next_id"]]["slots"], obs["slots"])
+                np.testing.assert_array_equal(states[row["next_id"]].slots[0], obs["slots"])
 
 
 def test_results_go_into_the_replay_and_come_back_on_resume(tmp_path, engine, settings, chain, results):
     items, rows, states = chain
-    shape = StateShape(engine.spec.slots, engine.spec.slot_features, engine.spec.context_features)
-    identity = LogIdentity(settings.grid.env, engine.catalogue.hash, shape)
+    identity = LogIdentity(settings.grid.env, engine.catalogue.hash, StateShape.of(engine.spec))
     core = ReplayCore(tmp_path, settings, identity)
-    columns = {name: np.stack([state[name] for state in states.values()]) for name in next(iter(states.values()))}
-    core.store(columns, rows, items)
+    core.store(States.concat(list(states.values())), rows, items)
     assert [item.id for item in core.pop("refiner-0")] == [item.id for item in items]
     for result in results:
         core.finish("refiner-0", result)
@@ -139,7 +137,7 @@ def test_results_go_into_the_replay_and_come_back_on_resume(tmp_path, engine, se
     assert stats["table"]["transitions"] == len(rows) + played - accepted
     if accepted:
         batch = core.sample(64)[0]
-        assert batch["refined"].mean() == 0.5 and (batch["mask"][np.arange(64), batch["action"]]).all()
+        assert batch["refined"].mean() == 0.5 and (batch["mask"][np.arange(64), batch["slot"]]).all()
     core.seal()
     again = ReplayCore(tmp_path, settings, identity).stats()
     assert again["table"] == pytest.approx(stats["table"]) and again["refinement"] == stats["refinement"]

@@ -9,7 +9,7 @@ from ace_ray.grid.scenarios.scenario import Scenario
 from ace_ray.grid.scenarios.snapshot import Snapshot
 from ace_ray.replay.pending import PendingRefinement
 from ace_ray.replay.shards import LogIdentity
-from ace_ray.replay.states import StateShape
+from ace_ray.schema import States, StateShape
 
 SHAPE = StateShape(slots=4, slot_features=3, context_features=2)
 IDENTITY = LogIdentity("grid", "hash", SHAPE)
@@ -20,14 +20,14 @@ def states(ids):
     """States whose every feature is the state's id."""
     ids = np.asarray(ids, np.int64)
     n, k, f, c = len(ids), SHAPE.slots, SHAPE.slot_features, SHAPE.context_features
-    return {
-        "id": ids,
-        "context": np.broadcast_to(ids[:, None], (n, c)).astype(np.float32),
-        "slots": np.broadcast_to(ids[:, None, None], (n, k, f)).astype(np.float32),
-        "mask": np.ones((n, k), bool),
-        "score": np.broadcast_to(-ids[:, None], (n, k)).astype(np.float32),
-        "catalogue_ids": np.arange(k, dtype=np.int32)[None].repeat(n, 0),
-    }
+    return States(
+        id=ids,
+        context=np.broadcast_to(ids[:, None], (n, c)).astype(np.float32),
+        slots=np.broadcast_to(ids[:, None, None], (n, k, f)).astype(np.float32),
+        mask=np.ones((n, k), bool),
+        score=np.broadcast_to(-ids[:, None], (n, k)).astype(np.float32),
+        ids=np.arange(k, dtype=np.int32)[None].repeat(n, 0),
+    )
 
 
 def chain(first, n, ends=True, episode="e", lead="[]", **columns):
@@ -47,7 +47,7 @@ def chain(first, n, ends=True, episode="e", lead="[]", **columns):
             "episode": episode,
             "scenario": SCENARIO.to_json(),
             "step": 5 * i + 2,
-            "k": 5,
+            "steps": 5,
             "segment": f"[[{5 * i + 2}, [{10 + i}]]]",
             "lead": lead if i == 0 else "",
             **columns,

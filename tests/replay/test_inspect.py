@@ -25,7 +25,7 @@ def folder(tmp_path):
     prompt = json.dumps([{"role": "user", "content": "what now?"}])
     attempt = {"verdict": "better", "ret": 3.0, "played_ret": 1.0, "catalogue_id": 3, "refiner": "llm", "model": "m"}
     attempt |= {"prompt": prompt, "reply": "split it"}
-    state = {name: values[0] for name, values in states([id]).items()}
+    state = states([id])
     replay.finish("r", RefinementResult(first, "accepted", True, -2.0, [attempt], [state], [row], 0))
     replay.finish("r", RefinementResult(second, "unsalvageable"))
     replay.edit("e", [{"transition_id": 2, "delta": 0.2}])

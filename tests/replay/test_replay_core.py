@@ -20,7 +20,7 @@ def store(replay, n=6, pushed=(), episode="e"):
 
 
 def state(id):
-    return {name: values[0] for name, values in states([id]).items()}
+    return states([id])
 
 
 def result(replay, item, status="accepted", advantage=1.0, reward=1.0, salvageable=True, rounds=2):

@@ -11,7 +11,7 @@ from ace_ray.replay import records
 from ace_ray.replay.compaction import compact
 from ace_ray.replay.inspect import verify
 from ace_ray.replay.shards import LogIdentity, ShardLog
-from ace_ray.replay.states import StateShape
+from ace_ray.schema import STATE_COLUMNS, StateShape
 from tests.replay.rows import IDENTITY, SHAPE, chain, chain_states, states
 
 pytestmark = pytest.mark.unit
@@ -41,20 +41,20 @@ def test_what_is_sealed_reads_back_and_what_is_not_is_gone(tmp_path):
     again = log(tmp_path)
     assert ids(again) == [0, 1, 2, 3, 4] and again.next_id == 5 and again.report.lines() == []
     back = records.states_of(again.read("state"), SHAPE)
-    for name, values in states(range(5)).items():
-        np.testing.assert_array_equal(back[name], values)
+    for name, values in vars(states(range(5))).items():
+        np.testing.assert_array_equal(getattr(back, name), values)
 
 
 def test_shards_are_plain_arrow_files(tmp_path):
     write(tmp_path, [(0, 3)])
     path = next(tmp_path.glob("*-transition.arrow"))
     table = pa.ipc.open_file(path).read_all()
-    design = {"id", "source", "parent_id", "scenario", "step", "k", "segment", "slot", "catalogue_id", "reward"}
+    design = {"id", "source", "parent_id", "scenario", "step", "steps", "segment", "slot", "catalogue_id", "reward"}
     design |= {"original_reward", "discount", "next_id", "prompt", "reply", "round", "refiner", "model"}
     design |= {"adapter_version", "valid", "advantage", "w_r", "priority", "policy_version"}
     assert design <= set(table.column_names) and table["reward"].to_pylist() == [0.0, 1.0, 2.0]
     state = pa.ipc.open_file(next(tmp_path.glob("*-state.arrow"))).schema
-    assert {"observation", "features", "mask"} <= set(state.names) and state.metadata[b"K"] == b"4"
+    assert {"id", *STATE_COLUMNS} == set(state.names) and state.metadata[b"K"] == b"4"
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "delete"])

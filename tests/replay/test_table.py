@@ -4,6 +4,7 @@ import pytest
 from ace_ray.config.learning import MixingSettings, ReplaySettings
 from ace_ray.replay.records import table_columns
 from ace_ray.replay.table import ReplayTable
+from ace_ray.schema import States
 from tests.replay.rows import SHAPE, chain, chain_states, states
 
 pytestmark = pytest.mark.unit
@@ -29,13 +30,13 @@ def test_a_transition_comes_back_with_its_state_and_the_next_decisions_state():
     batch = replay.sample(200)
     for i, id in enumerate(batch["id"].tolist()):
         assert (batch["context"][i] == id).all() and (batch["slots"][i] == id).all()
-        assert batch["reward"][i] == id and batch["action"][i] == id % 4 and batch["weight"][i] == 1.0
+        assert batch["reward"][i] == id and batch["slot"][i] == id % 4 and batch["weight"][i] == 1.0
         assert batch["terminated"][i] == (id == 4)
         expected = 0 if id == 4 else id + 1
         assert (batch["next_context"][i] == expected).all() and (batch["next_score"][i] == -expected).all()
         assert batch["next_mask"][i].tolist() == ([True, False, False, False] if id == 4 else [True] * 4)
     assert set(batch["id"].tolist()) == set(range(5))
-    assert batch["slots"].dtype == np.float32 and batch["action"].dtype == np.int64
+    assert batch["slots"].dtype == np.float32 and batch["slot"].dtype == np.int64
 
 
 def test_each_state_is_stored_once_and_leaves_with_its_last_transition():
@@ -102,15 +103,15 @@ def test_rows_without_their_states_are_counted_and_rows_sent_twice_are_stored_on
     append(replay, 0, 3)
     append(replay, 0, 3)
     assert replay.stats()["transitions"] == 3 and replay.lost == 0
-    assert replay.append({}, table_columns([{"id": 9, "state_id": 9, "next_id": 10}])).size == 0
+    assert replay.append(States.none(), table_columns([{"id": 9, "state_id": 9, "next_id": 10}])).size == 0
     assert replay.lost == 1
 
 
 def test_huge_features_are_bounded_instead_of_becoming_infinite():
     replay = table()
     rows = states([0])
-    rows["context"][:] = 1e9
-    rows["slots"][:] = -1e9
+    rows.context[:] = 1e9
+    rows.slots[:] = -1e9
     replay.append(rows, table_columns([{"id": 0, "state_id": 0, "terminated": True}]))
     batch = replay.sample(1)
     assert np.isfinite(batch["context"]).all() and np.isfinite(batch["slots"]).all()

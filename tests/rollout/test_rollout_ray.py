@@ -14,6 +14,7 @@ from ace_ray.config.run import RunSettings
 from ace_ray.refine.processes import Refiners
 from ace_ray.replay.actor import start_replay
 from ace_ray.rollout.runner import RolloutRunner
+from ace_ray.schema import States
 from tests.replay.rows import IDENTITY, chain, chain_states
 from tests.rollout.test_worker import blackouts
 
@@ -75,10 +76,10 @@ def test_a_replay_actor_that_is_killed_comes_back_with_what_was_sealed(cluster, 
 def test_a_refiner_process_works_the_queue_off_and_stops_when_told(cluster, settings, grid, env, engine, tmp_path):
     replay = start_replay(tmp_path, settings, grid.identity)
     _, states, rows, pending, _ = next(blackouts(env, engine, settings.grid, lookback=6))
-    columns = {name: np.stack([state[name] for state in states.values()]) for name in next(iter(states.values()))}
+    stored = States.concat(list(states.values()))
     items = [item for item in pending if item.chain == rows[0]["episode"]]
     ray.get(replay.reserve.remote(5000))
-    ray.get(replay.store.remote(columns, rows, items))
+    ray.get(replay.store.remote(stored, rows, items))
     refiners = Refiners(settings, replay)
 
     def finished():
@@ -107,7 +108,7 @@ def test_a_runner_collects_with_the_weights_that_it_is_given(cluster, settings, 
     wait_for(lambda: ray.get(runner.sample.remote())["policy_version"] == 7, 60)
     wait_for(lambda: ray.get(replay.limits.remote())["decisions"] >= report["decisions"], 30)
     (batch,) = ray.get(replay.sample.remote(32))
-    assert batch["mask"][np.arange(32), batch["action"]].all() and set(batch["policy_version"]) <= {0, 7}
+    assert batch["mask"][np.arange(32), batch["slot"]].all() and set(batch["policy_version"]) <= {0, 7}
     ray.get(runner.stop.remote())
     ray.kill(runner)
     ray.kill(replay)

@@ -12,6 +12,7 @@ from ace_ray.grid.scenarios.scenario import Scenario
 from ace_ray.replay import records
 from ace_ray.replay.episodes import snapshots_of
 from ace_ray.rollout.worker import RolloutWorker
+from ace_ray.schema import OBSERVED, States, StateShape
 
 pytestmark = pytest.mark.unit
 
@@ -45,9 +46,9 @@ def collect_episode(worker, decisions=4):
     states, transitions, pending = {}, [], []
     for _ in range(100):
         fragment = worker.collect(decisions, 1e9)
-        for i, id in enumerate(fragment.states.get("id", ())):
-            assert int(id) not in states, "a state is stored once"
-            states[int(id)] = {name: values[i] for name, values in fragment.states.items()}
+        for i, id in enumerate(fragment.states.id.tolist()):
+            assert id not in states, "a state is stored once"
+            states[id] = States(*(values[i : i + 1] for values in vars(fragment.states).values()))
         known = set(states)
         for row in fragment.transitions:  # nothing may refer to what was not sent yet
             assert row["state_id"] in known and (row["next_id"] == -1 or row["next_id"] in known)
@@ -81,20 +82,19 @@ def test_rows_are_what_the_decision_environment_did(env, engine, grid_settings, 
     total, choose = 0.0, random_slots(seed)
     for i, row in enumerate(rows):
         decision, stored = plain.decision, states[row["state_id"]]
-        for name in ("context", "slots", "mask", "score"):
-            np.testing.assert_array_equal(stored[name], obs[name])
-        np.testing.assert_array_equal(stored["catalogue_ids"], decision.ids)
+        for name in OBSERVED:
+            np.testing.assert_array_equal(getattr(stored, name)[0], obs[name])
+        np.testing.assert_array_equal(stored.ids[0], decision.ids)
         assert row["step"] == info["step"] and row["slot"] == choose(decision)
         assert row["catalogue_id"] == decision.ids[row["slot"]] and row["id"] == row["state_id"]
         obs, reward, terminated, truncated, info = plain.step(row["slot"])
         total += sum(info["rewards"])
-        assert (row["reward"], row["discount"], row["k"]) == (reward, info["discount"], info["steps"])
+        assert (row["reward"], row["discount"], row["steps"]) == (reward, info["discount"], info["steps"])
         assert (row["terminated"], row["truncated"]) == (terminated, truncated)
         assert row["next_id"] == (rows[i + 1]["id"] if i + 1 < len(rows) else -1)
     assert terminated and episode["blackout"] and episode["steps"] == info["step"]
     assert episode["survival"] == info["survival"] and episode["reward"] == pytest.approx(total)
-    shape = records.StateShape(engine.spec.slots, engine.spec.slot_features, engine.spec.context_features)
-    assert records.plain_batch("transition", rows, shape).num_rows == len(rows)
+    assert records.plain_batch("transition", rows, StateShape.of(engine.spec)).num_rows == len(rows)
 
 
 def test_a_blackout_leaves_its_last_decisions_to_think_over_and_the_log_leads_back_to_them(blackout):
@@ -113,8 +113,8 @@ def test_the_end_of_a_scenario_is_no_blackout_and_its_last_state_is_kept_for_the
     last = rows[-1]
     assert last["truncated"] and not last["terminated"] and not pending and not episode["blackout"]
     final = states[last["next_id"]]
-    assert np.abs(final["slots"]).sum() > 0 and final["mask"][0] and episode["survival"] == 1.0
-    assert states[rows[-1]["state_id"]]["context"].tolist() != final["context"].tolist()
+    assert np.abs(final.slots).sum() > 0 and final.mask[0, 0] and episode["survival"] == 1.0
+    assert states[rows[-1]["state_id"]].context.tolist() != final.context.tolist()
 
 
 def test_hard_starts_begin_at_the_given_decision(env, engine, grid_settings, blackout):

@@ -11,6 +11,7 @@ from ace_ray.grid.engine import EngineSpec
 from ace_ray.learner.batch import learner_batch
 from ace_ray.learner.group import configure_learner
 from ace_ray.learner.module import module_spec
+from ace_ray.schema import NEXT, OBSERVED, STATE_COLUMNS, StateShape
 
 _ROWS = 512
 
@@ -26,13 +27,7 @@ def measure_learner(settings: RunSettings, spec: EngineSpec, seconds: float) -> 
         Lines to print.
     """
     torch.set_num_threads(max(1, int(settings.resources.driver_cpu)))  # as the driver of a run does
-    module = module_spec(
-        slots=spec.slots,
-        slot_features=spec.slot_features,
-        context_features=spec.context_features,
-        policy=settings.policy,
-        alpha_initial=settings.learner.alpha_initial,
-    )
+    module = module_spec(StateShape.of(spec), settings.policy, settings.learner.alpha_initial)
     local = settings.learner.model_copy(update={"num_learners": 0})
     config = configure_learner(AlgorithmConfig(), local, settings.resources, settings.seed)
     group = config.build_learner_group(rl_module_spec=module)
@@ -60,12 +55,11 @@ def measure_learner(settings: RunSettings, spec: EngineSpec, seconds: float) -> 
 def _rows(spec: EngineSpec, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Random rows as the replay table gives them: every slot legal, nothing terminated."""
     rows: dict[str, np.ndarray] = {}
-    for prefix in ("", "next_"):
-        rows[f"{prefix}context"] = rng.random((_ROWS, spec.context_features), dtype=np.float32)
-        rows[f"{prefix}slots"] = rng.random((_ROWS, spec.slots, spec.slot_features), dtype=np.float32)
+    for prefix in ("", NEXT):
+        for name in OBSERVED:
+            rows[prefix + name] = rng.random((_ROWS, *STATE_COLUMNS[name].shape(spec)), dtype=np.float32)
         rows[f"{prefix}mask"] = np.ones((_ROWS, spec.slots), bool)
-        rows[f"{prefix}score"] = -rng.random((_ROWS, spec.slots), dtype=np.float32)
-    rows["action"] = rng.integers(spec.slots, size=_ROWS)
+    rows["slot"] = rng.integers(spec.slots, size=_ROWS)
     rows["reward"] = rng.random(_ROWS)
     rows["discount"] = np.full(_ROWS, 0.98)
     rows["terminated"] = np.zeros(_ROWS, bool)
