@@ -367,14 +367,15 @@ def runs_list(args: argparse.Namespace) -> int:
     for folder in folders:
         try:
             about = read_about(folder)
+            minutes = float(about.get("seconds", 0.0)) / 60
+            print(
+                f"{folder.name:<36} {about.get('status', '?'):<12} {about.get('refiner', '?'):<8} "
+                f"{about.get('decisions', 0):>9} {about.get('updates', 0):>8} {minutes:>8.1f}"
+            )
         except RunFolderError as error:
             print(f"{folder.name:<36} {error.problem}")
-            continue
-        minutes = float(about.get("seconds", 0.0)) / 60
-        print(
-            f"{folder.name:<36} {about.get('status', '?'):<12} {about.get('refiner', '?'):<8} "
-            f"{about.get('decisions', 0):>9} {about.get('updates', 0):>8} {minutes:>8.1f}"
-        )
+        except (TypeError, ValueError) as error:
+            print(f"{folder.name:<36} {folder / ABOUT} has a field of another type: {error}")
     return 0
 
 

@@ -28,6 +28,7 @@ MARK = "ACE_HEAD"  # environment variable of every process of a head: its folder
 START_S = 120.0
 ATTEMPTS = 2  # Ray gives its node 30 s, which a machine under load may overrun
 STOP_S = 5.0
+STOP_WAIT, STOP_WAIT_S = "RAY_JOB_STOP_WAIT_TIME_S", "60"  # a stopped job's time to end in order; Ray's own is 3 s
 
 
 class HeadError(AceError):
@@ -201,7 +202,7 @@ def token_environment() -> Mapping[str, str]:
 
 def _ray(*arguments: str, timeout: float, mark: str | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ray.scripts.scripts", *arguments]
-    environment = {**token_environment(), **({MARK: mark} if mark else {})}
+    environment = {STOP_WAIT: STOP_WAIT_S, **token_environment(), **({MARK: mark} if mark else {})}
     try:
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
     except subprocess.TimeoutExpired:

@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 LOG_TAIL = 12
 AGAIN_SECONDS = 15.0
+CONNECT_SECONDS, READ_SECONDS = 5.0, 20.0
+# RuntimeError: the head's job agent is starting or busy; OSError: every error of `requests` (refused, no answer, ...).
+NO_ANSWER = (RuntimeError, OSError)
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -77,12 +80,20 @@ class Finetuning:
         Args:
             confirmed: Accepted refinements over the whole run.
         """
-        if self._job is not None:
-            status = self._jobs.get_job_status(self._job)
-            if status.is_terminal():
+        if self._clock() < self._again:
+            return
+        try:
+            if self._job is None:
+                if self._due(confirmed):
+                    self._submit(confirmed)
+            elif (status := self._jobs.get_job_status(self._job)).is_terminal():
                 self._ended(self._job, str(status))
-        elif self._due(confirmed) and self._clock() >= self._again:
-            self._submit(confirmed)
+        except NO_ANSWER as error:
+            if self._again == 0.0:
+                log.warning("the Jobs API does not answer, it is asked again: %s", error)
+            self._again = self._clock() + AGAIN_SECONDS  # asking holds the loop up for some seconds
+        else:
+            self._again = 0.0
 
     def finish(self, wait_s: float) -> None:
         """At the end of a run: lets the job at hand come to its gate, then stops what is left."""
@@ -94,7 +105,10 @@ class Finetuning:
             time.sleep(0.5)
         if self._job is not None:
             log.warning("fine-tuning job %s is stopped", self._job)
-            self._jobs.stop_job(self._job)
+            try:
+                self._jobs.stop_job(self._job)
+            except NO_ANSWER as error:
+                log.warning("the Jobs API does not answer, the job may go on: %s", error)
             self._job = None
 
     def _due(self, confirmed: int) -> bool:
@@ -106,29 +120,22 @@ class Finetuning:
         command = [sys.executable, "-m", "ace_ray", "finetune", str(self.folder)]
         # Ray looks for the job's cluster by itself and may find another one on the same machine: it is told.
         environment = ["env", f"RAY_ADDRESS={self._address}"]
-        try:
-            self._job = self._jobs.submit_job(
-                entrypoint=shlex.join([*environment, *command]),
-                entrypoint_num_cpus=resources.finetune_cpu,
-                entrypoint_num_gpus=resources.finetune_gpu,
-                runtime_env=runtime_env(),
-            )
-        except RuntimeError as error:  # the head's job agent is still starting, or busy
-            if self._again == 0.0:
-                log.warning("the Jobs API does not take the fine-tuning job yet, it is asked again: %s", error)
-            self._again = self._clock() + AGAIN_SECONDS  # asking holds the loop up for some seconds
-            return
-        self._again = 0.0
+        self._job = self._jobs.submit_job(
+            entrypoint=shlex.join([*environment, *command]),
+            entrypoint_num_cpus=resources.finetune_cpu,
+            entrypoint_num_gpus=resources.finetune_gpu,
+            runtime_env=runtime_env(),
+        )
         new = confirmed - self.tuned_at
         self.tuned_at = confirmed
         log.info("fine-tuning job %s: %d newly confirmed refinements", self._job, new)
 
     def _ended(self, job: str, status: str) -> None:
-        self._job = None
         record = self._latest_record()
+        tail = "" if record else "\n".join(self._jobs.get_job_logs(job).splitlines()[-LOG_TAIL:])
+        self._job = None
         if record is None:
             self.outcomes["failed"] += 1
-            tail = "\n".join(self._jobs.get_job_logs(job).splitlines()[-LOG_TAIL:])
             log.warning("fine-tuning job %s ended as %s without a decision:\n%s", job, status, tail)
             return
         outcome = "published" if record["published"] else "refused"
@@ -161,7 +168,13 @@ def connect_jobs(dashboard: str) -> Jobs:
     """Ray's Jobs API behind a dashboard address."""
     from ray.job_submission import JobSubmissionClient
 
-    return JobSubmissionClient(dashboard)
+    class PatientClient(JobSubmissionClient):
+        """Ray's client waits for an answer without end."""
+
+        def _do_request(self, *args: Any, **kwargs: Any) -> Any:
+            return super()._do_request(*args, **{"timeout": (CONNECT_SECONDS, READ_SECONDS), **kwargs})
+
+    return PatientClient(dashboard)
 
 
 def runtime_env() -> dict[str, Any]:

@@ -75,8 +75,10 @@ class TrainingLoop:
                     self.report()
                 if self._clock() - self._saved >= self.settings.checkpoint.every_s:
                     self.checkpoint()
-            self.report()
             self.checkpoint()
+            if signals.signum is not None:
+                self.folder.set(status="interrupted")  # before the slow part, which a killed job does not come to
+            self.report()
         finally:
             signals.deferred = False
         return 0 if signals.signum is None else 128 + signals.signum

@@ -29,19 +29,37 @@ CONFIG = "config.yaml"
 LOCK = "lock"
 PARTS = ("replay", "adapters", "checkpoints", "metrics", "evaluation")
 
+SILENT_SECONDS = 120.0  # without a heartbeat
+
 Status = Literal["running", "finished", "interrupted", "failed"]
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """The run's own description (`run.json`).
+    """The run's own description (`run.json`); the status of a run whose driver is gone is `died`.
 
     Raises:
-        RunFolderError: Missing or torn.
+        RunFolderError: Missing, torn, or something else.
     """
     try:
-        return json.loads((folder / ABOUT).read_text())
+        about = json.loads((folder / ABOUT).read_text())
+        if not isinstance(about, dict):
+            raise ValueError("it is no JSON object")
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{folder / ABOUT} cannot be read: {error}", "restore it, or start a new run") from error
+    if about.get("status") == "running" and not is_alive(folder):
+        about["status"] = "died"
+    return about
+
+
+def is_alive(folder: Path) -> bool:
+    """Whether a driver holds the run; where locks cannot be asked, whether its heartbeat is young."""
+    locked = files.is_locked(folder / LOCK)
+    if locked is not None:
+        return locked
+    try:
+        return time.time() - (folder / HEARTBEAT).stat().st_mtime < SILENT_SECONDS
+    except OSError:
+        return False
 
 
 def saved_settings(folder: Path, overrides: list[str]) -> RunSettings:
@@ -119,7 +137,7 @@ def open_new(settings: RunSettings) -> RunFolder:
     name = settings.name or f"{time.strftime('%Y%m%d-%H%M%S')}-{settings.refine.refiner}"
     path = runs_root(settings) / name
     with files.disk(path):
-        if path.is_dir() and any(path.iterdir()):
+        if path.is_dir() and not _only_begun(path):
             raise RunFolderError(
                 f"{path} is not empty", f"resume it (--resume {path}), choose another name=..., or remove it"
             )
@@ -142,6 +160,15 @@ def open_new(settings: RunSettings) -> RunFolder:
             pid=os.getpid(),
         )
     return folder
+
+
+def _only_begun(path: Path) -> bool:
+    """Whether a folder is empty, or holds only what a start makes that was killed before `run.json`."""
+    return all(
+        (each.name in (LOCK, CONFIG, HEARTBEAT) and each.is_file())
+        or (each.name in PARTS and each.is_dir() and not any(each.iterdir()))
+        for each in path.iterdir()
+    )
 
 
 def reopen(path: Path, settings: RunSettings) -> RunFolder:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from safetensors.numpy import save as as_safetensors
 
-from ace_ray.config.errors import AceError
+from ace_ray.config.errors import AceError, RunFolderError
 from ace_ray.config.files import write, write_json
 from ace_ray.learner.module import POLICY_PREFIX
 
@@ -68,15 +68,17 @@ def load(group: LearnerGroup, folder: str | os.PathLike[str]) -> None:
     """Puts a saved state back into every learner of the group.
 
     Raises:
-        AceError: Files missing or torn, or made for other network sizes.
+        RunFolderError: Files missing or torn.
+        AceError: Made for other network sizes.
     """
     folder = Path(folder)
     try:
         tensors = load_file(folder / WEIGHTS)
         groups = json.loads((folder / GROUPS).read_text())
     except (OSError, SafetensorError, ValueError) as error:
-        raise AceError(
-            f"the learner's state in {folder} cannot be read: {error}", "resume from an earlier checkpoint"
+        raise RunFolderError(
+            f"the learner's state in {folder} cannot be read: {error}",
+            f"remove {folder} to resume from an earlier checkpoint",
         ) from error
     module = {k.removeprefix("module/"): v for k, v in tensors.items() if k.startswith("module/")}
     _check_sizes(module_state(group), module, folder)

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import requests
 
 from ace_ray.coevolution import finetuning
 from ace_ray.config.run import RunSettings
@@ -108,6 +109,57 @@ def test_a_jobs_api_that_is_still_starting_is_asked_again_after_a_while(tmp_path
     now[0] = 1.0 + finetuning.AGAIN_SECONDS
     tuning.poll(8)
     assert len(jobs.submitted) == 1
+
+
+def test_a_jobs_api_that_does_not_answer_ends_nothing(tmp_path, jobs, monkeypatch):
+    """A fake of the Jobs API that fails as Ray's client does: with the errors of `requests`."""
+    now = [0.0]
+    (tmp_path / "adapters").mkdir()
+    settings = RunSettings.model_validate({"finetune": {"every": 8}})
+    tuning = finetuning.Finetuning(settings, tmp_path, jobs, "10.0.0.1:6379", clock=lambda: now[0])
+
+    def after(step: str, error: Exception) -> None:
+        with monkeypatch.context() as patch:
+
+            def fails(*_: object, **__: object) -> None:
+                raise error
+
+            patch.setattr(jobs, step, fails)
+            now[0] += 2 * finetuning.AGAIN_SECONDS
+            tuning.poll(8)
+        now[0] += 2 * finetuning.AGAIN_SECONDS
+
+    after("submit_job", requests.ConnectionError("refused"))
+    assert not tuning.running
+    monkeypatch.setattr(finetuning, "runtime_env", lambda: {})
+    tuning.poll(8)
+    for error in (requests.ConnectionError("refused"), requests.ReadTimeout("no answer"), RuntimeError("busy")):
+        after("get_job_status", error)
+        assert tuning.running and len(jobs.submitted) == 1
+    jobs.status = Status("FAILED")
+    after("get_job_logs", requests.ReadTimeout("no answer"))
+    assert tuning.running and tuning.outcomes["failed"] == 0, "it is looked at again"
+    tuning.poll(8)
+    assert tuning.outcomes["failed"] == 1
+    jobs.status = Status("RUNNING")
+    tuning.poll(16)
+    monkeypatch.setattr(jobs, "stop_job", lambda _: (_ for _ in ()).throw(requests.ConnectionError("refused")))
+    tuning.finish(wait_s=0.0)
+    assert not tuning.running
+
+
+def test_a_request_to_the_jobs_api_has_a_time_out(monkeypatch):
+    asked: dict[str, object] = {}
+
+    class FakeClient:
+        def __init__(self, _: str) -> None: ...
+
+        def _do_request(self, *_: object, **options: object) -> None:
+            asked.update(options)
+
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", FakeClient)
+    finetuning.connect_jobs("http://127.0.0.1:1")._do_request("GET", "/")
+    assert asked["timeout"] == (finetuning.CONNECT_SECONDS, finetuning.READ_SECONDS)
 
 
 def test_at_the_end_a_job_that_does_not_come_to_its_gate_is_stopped(tuning, jobs):

@@ -1,12 +1,14 @@
 """Run folders: one run, one writer, clear errors."""
 
 import json
+import os
 import subprocess
 import sys
 import time
 
 import pytest
 
+from ace_ray.cli.main import main
 from ace_ray.coevolution import run_folder
 from ace_ray.config.errors import RunFolderError
 from ace_ray.config.run import RunSettings
@@ -85,3 +87,37 @@ def test_a_file_in_place_of_the_root_is_an_unwritable_root(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFolderError, match="cannot write"):
         run_folder.open_new(RunSettings(runs_root=str(tmp_path / "file"), name="x"))
+
+
+def test_a_run_whose_driver_is_gone_died_whatever_run_json_says(tmp_path, monkeypatch):
+    folder = run_folder.open_new(settings(tmp_path))  # held: without a reference the lock would be given back
+    path = folder.path
+    assert run_folder.read_about(path)["status"] == "running"
+    monkeypatch.setattr(run_folder.files, "is_locked", lambda _: False)
+    assert run_folder.read_about(path)["status"] == "died"
+    monkeypatch.setattr(run_folder.files, "is_locked", lambda _: None)  # a file system that cannot tell
+    assert run_folder.read_about(path)["status"] == "running"
+    os.utime(path / "heartbeat", (0, time.time() - 2 * run_folder.SILENT_SECONDS))
+    assert run_folder.read_about(path)["status"] == "died"
+    folder.close("finished")
+
+
+def test_a_start_that_was_killed_before_it_was_a_run_does_not_block_the_name(tmp_path):
+    (tmp_path / "one" / "replay").mkdir(parents=True)
+    (tmp_path / "one" / "lock").write_text("")
+    run_folder.open_new(settings(tmp_path)).close("finished")
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "mine").write_text("")
+    with pytest.raises(RunFolderError, match="is not empty"):
+        run_folder.open_new(settings(tmp_path, name="two"))
+
+
+def test_a_run_json_that_cannot_be_read_hides_its_own_row_only(tmp_path, monkeypatch, capsys):
+    run_folder.open_new(settings(tmp_path)).close("finished")
+    for name, content in (("list", "[]"), ("null", "null"), ("torn", '{"a'), ("field", '{"status": null}')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(content)
+    monkeypatch.setenv("ACE_RUNS", str(tmp_path))
+    assert main(["runs", "list"]) == 0
+    told = capsys.readouterr().out
+    assert len(told.splitlines()) == 6 and "finished" in told and told.count("cannot be read") == 3
