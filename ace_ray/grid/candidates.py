@@ -56,18 +56,6 @@ class Evaluation:
         names = [field.name for field in fields(self)]
         return Evaluation(**{name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in names})
 
-    def replaced(self, other: "Evaluation") -> "Evaluation":
-        """The same rows, those of ids that `other` has too taken from there."""
-        place = {int(i): r for r, i in enumerate(other.ids)}
-        pairs = [(r, place[int(i)]) for r, i in enumerate(self.ids) if int(i) in place]
-        if not pairs:
-            return self
-        to, at = (np.array(side) for side in zip(*pairs, strict=True))
-        values = {field.name: getattr(self, field.name).copy() for field in fields(self)}
-        for name, value in values.items():
-            value[to] = getattr(other, name)[at]
-        return Evaluation(**values)
-
 
 def slot_scores(
     overloaded: bool,

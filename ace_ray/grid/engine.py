@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ace_ray.config.grid import GridSettings
 from ace_ray.grid.attacks import Opponent
-from ace_ray.grid.candidates import MASKED_SCORE, Candidates, Evaluation
+from ace_ray.grid.candidates import MASKED_SCORE, Candidates, Evaluation, Shortlist
 from ace_ray.grid.features import context_feature_names, context_features, slot_feature_names, slot_features
 from ace_ray.grid.game import GameRules
 from ace_ray.grid.grid2op_internals import power_grid
@@ -66,6 +66,18 @@ class Decision:
         """How a slot compares with greedy's: 1 + the number of legal slots of higher score, and the best one's lead."""
         legal = self.score[self.mask]
         return 1 + int((legal > self.score[slot]).sum()), max(0.0, float(legal.max() - self.score[slot]))
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What a decision starts from."""
+
+    obs: Any
+    overloaded: bool
+    here: Linearisation  # the present state
+    there: Linearisation  # the state that substation moves are played in: with the reconnection that goes along
+    accompany: tuple[int, ...] = ()
+    switches: Evaluation | None = None  # line switches, which go alone, evaluated in `here`; None: nothing goes along
 
 
 class DecisionEngine:
@@ -146,12 +158,11 @@ class DecisionEngine:
             proposals: Catalogue ids that get a slot whatever the screen thinks of them (masked if illegal now).
             rng: Draws the exploratory slots; None: none, the decision is then a function of the observation.
         """
-        return self._decide(obs, proposals, rng, None)
-
-    def decision_of(self, obs: Any, ids: Iterable[int]) -> Decision:
-        """Scores and features of given ids, in the given order after do-nothing; at most K - 1 of them."""
-        wanted = [int(i) for i in dict.fromkeys(ids) if i > 0][: self.spec.slots - 1]
-        return self._decide(obs, (), None, np.array([0, *wanted], np.int64))
+        start = self._start(obs, proposals)
+        shortlist = self._shortlist(start, proposals, rng)
+        evaluation = self._evaluated(start, shortlist)
+        rows = self.candidates.fill(evaluation, shortlist)
+        return self._decision(start, evaluation.take(rows))
 
     def ids_for(self, decision: Decision, slot: int) -> tuple[int, ...]:
         """Catalogue ids to play for a slot: its own, and the reconnection that goes along unless it is a switch."""
@@ -168,34 +179,42 @@ class DecisionEngine:
         """Replace the proposal memory."""
         self.memory = sorted({int(i) for i in ids if 0 < i < self.catalogue.size})
 
-    def _decide(
-        self, obs: Any, proposals: Sequence[int], rng: np.random.Generator | None, fixed: NDArray | None
-    ) -> Decision:
+    def _start(self, obs: Any, proposals: Sequence[int]) -> "_Start":
+        """Loads the observation, and the reconnection that goes along where there is one.
+
+        Where the reconnected state has no power flow solution, the state stays and nothing goes along.
+        """
         overloaded = self._kind(obs) == OVERLOADED
-        state = GridState.from_observation(self.model, obs)
-        here = self.linearise(state)
+        here = self.linearise(GridState.from_observation(self.model, obs))
         self.check.load(obs)
         accompany = self.accompany(obs)
-        before: Evaluation | None = None
-        there = here
-        if accompany:
-            there, before = self._reconnected(obs, here, accompany, overloaded, fixed, proposals)
-            accompany = accompany if there is not here else ()
-        if fixed is None:
-            tan = tangent(self.model, there.factors, self.check.point()) if overloaded and self.check.ready else None
-            shortlist = self.candidates.shortlist(
-                there, tan, obs, self._lines(accompany), overloaded, self.memory, proposals, rng
-            )
-            ids = shortlist.ids
-            if before is not None:  # which has every switch that could be among them
-                ids = ids[self.catalogue.kind[ids] != LINE]
-        else:
-            ids = fixed
-        evaluation = self.evaluate(ids, there, obs, overloaded, self._lines(accompany))
-        if before is not None:
-            evaluation = evaluation.joined(before) if fixed is None else evaluation.replaced(before)
-        rows = np.arange(ids.size) if fixed is not None else self.candidates.fill(evaluation, shortlist)
-        return self._decision(obs, here, overloaded, evaluation.take(rows), accompany)
+        if not accompany:
+            return _Start(obs, overloaded, here, here)
+        switches = np.flatnonzero(self.catalogue.kind == LINE)
+        switches = switches[self.catalogue.legal(obs, switches) | np.isin(switches, np.asarray(proposals, np.int64))]
+        alone = self.evaluate(switches, here, obs, overloaded)
+        if not self.check.play(accompany):
+            self.check.load(obs)
+            return _Start(obs, overloaded, here, here)
+        return _Start(obs, overloaded, here, self.linearise(self.check.state(here.state)), accompany, alone)
+
+    def _shortlist(self, start: "_Start", proposals: Sequence[int], rng: np.random.Generator | None) -> Shortlist:
+        """What gets an AC check: ranked by one Newton step where the state is overloaded and has a solution."""
+        tan = None
+        if start.overloaded and self.check.ready:
+            tan = tangent(self.model, start.there.factors, self.check.point())
+        lines = self._lines(start.accompany)
+        return self.candidates.shortlist(
+            start.there, tan, start.obs, lines, start.overloaded, self.memory, proposals, rng
+        )
+
+    def _evaluated(self, start: "_Start", shortlist: Shortlist) -> Evaluation:
+        """The shortlist, each action from the state that it is played in."""
+        ids = shortlist.ids
+        if start.switches is not None:  # it holds every switch that could be on the list
+            ids = ids[self.catalogue.kind[ids] != LINE]
+        found = self.evaluate(ids, start.there, start.obs, start.overloaded, self._lines(start.accompany))
+        return found if start.switches is None else found.joined(start.switches)
 
     def _kind(self, obs: Any) -> str:
         critical = self.settings.critical
@@ -211,28 +230,6 @@ class DecisionEngine:
             return ()
         line = self.rules.reconnection(obs)
         return () if line is None else (line,)
-
-    def _reconnected(
-        self,
-        obs: Any,
-        here: Linearisation,
-        accompany: tuple[int, ...],
-        overloaded: bool,
-        fixed: NDArray | None,
-        proposals: Sequence[int],
-    ) -> tuple[Linearisation, Evaluation | None]:
-        """The state once the accompanying line is in, and the line switches evaluated before it (they go alone).
-
-        Where the reconnected state has no power flow solution, the state stays and nothing accompanies.
-        """
-        switches = np.flatnonzero(self.catalogue.kind == LINE)
-        wanted = np.asarray(proposals if fixed is None else fixed, np.int64)
-        switches = switches[self.catalogue.legal(obs, switches) | np.isin(switches, wanted)]
-        before = self.evaluate(switches, here, obs, overloaded)
-        if not self.check.play(accompany):
-            self.check.load(obs)
-            return here, None
-        return self.linearise(self.check.state(here.state)), before
 
     def _lines(self, switches: tuple[int, ...]) -> list[int]:
         return [int(self.catalogue.line[i]) for i in switches]
@@ -259,10 +256,9 @@ class DecisionEngine:
         after = topologies_after(self.model, self.catalogue, lin.state.topo, ids, reconnected)
         return self.candidates.evaluate(ids, rho, outage, usable, overloaded, obs, after)
 
-    def _decision(
-        self, obs: Any, here: Linearisation, overloaded: bool, chosen: Evaluation, accompany: tuple[int, ...]
-    ) -> Decision:
+    def _decision(self, start: "_Start", chosen: Evaluation) -> Decision:
         """Pad to K slots and compute features."""
+        obs, here, overloaded = start.obs, start.here, start.overloaded
         n, spec = chosen.ids.size, self.spec
         playable = chosen.usable & chosen.legal
         playable[0] = True
@@ -295,5 +291,5 @@ class DecisionEngine:
             context=context_features(self.model, obs, worst, overloaded, self._renewable, self._capacity),
             rho_after=rho,
             rho_outage=outage,
-            accompany=accompany,
+            accompany=start.accompany,
         )

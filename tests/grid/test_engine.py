@@ -160,21 +160,11 @@ def test_memory_gets_its_slots(grid_settings, env, states):
     assert engine.memory == sorted(remembered)
     among = [slot for slot, i in enumerate(decision.ids) if int(i) in set(remembered)]
     assert 4 <= len(among) <= grid_settings.candidates.memory + 4  # some may be among the best by themselves
-    scored = engine.decision_of(obs, remembered)
-    best = scored.ids[1:][np.argsort(-scored.score[1:], kind="stable")][:4]
-    assert set(best) <= set(decision.ids)
+    scored = engine.decide(obs, proposals=remembered)
+    slots = [slot for slot, i in enumerate(scored.ids) if int(i) in set(remembered)]
+    best = scored.ids[sorted(slots, key=lambda slot: -scored.score[slot])[:4]]
+    assert len(slots) == len(remembered) and set(best) <= set(decision.ids)
     assert decision.ids[decision.score.argmax()] == plain.ids[plain.score.argmax()]
-
-
-def test_decision_of_remakes_the_same_rows(engine, states, decisions):
-    for obs, decision in zip(states, decisions, strict=True):
-        again = engine.decision_of(obs, decision.ids[1:20])
-        n = int((decision.ids[:20] >= 0).sum())
-        assert again.accompany == decision.accompany
-        assert np.array_equal(again.ids[:n], decision.ids[:n])
-        np.testing.assert_allclose(again.slots[:n], decision.slots[:n], atol=1e-5)
-        np.testing.assert_allclose(again.score[:n], decision.score[:n], atol=2e-5)
-        assert (again.ids[n:] == -1).all()
 
 
 def test_features_are_named_finite_and_fit_float16(engine, decisions):
@@ -288,9 +278,9 @@ def test_a_partition_at_the_end_of_a_reconnected_line_is_scored_as_it_is_played(
             ends = (model.line_or_sub[line], model.line_ex_sub[line])
             legal = np.flatnonzero(catalogue.legal(obs) & np.isin(catalogue.substation, ends))
             chosen = rng.permutation(legal)[:12]
-            decision = engine.decision_of(obs, chosen)
+            decision = engine.decide(obs, proposals=chosen)
             assert decision.accompany == accompany
-            for slot in np.flatnonzero(decision.mask)[1:]:
+            for slot in np.flatnonzero(decision.mask & np.isin(decision.ids, chosen)):
                 ids = engine.ids_for(decision, int(slot))
                 assert ids[1:] == accompany
                 after, _, done, _ = obs.simulate(engine.action(ids, obs), time_step=0)
@@ -313,7 +303,8 @@ def test_where_a_reconnection_goes_along_switches_are_ranked_as_they_are_played(
         missing = np.setdiff1d(switches[catalogue.legal(obs, switches)], decision.ids)
         last = decision.score[1:][decision.mask[1:]].min()
         for part in np.array_split(missing, 1 + missing.size // (engine.spec.slots - 1)):
-            alone = engine.decision_of(obs, part)
-            assert alone.score[1:][alone.mask[1:]].max(initial=-np.inf) <= last
+            proposed = engine.decide(obs, proposals=part)
+            found = proposed.mask & np.isin(proposed.ids, part)
+            assert proposed.score[found].max(initial=-np.inf) <= last
             compared += part.size
     assert compared > 500
