@@ -24,9 +24,10 @@ from typing import Any, Literal
 import numpy as np
 
 from ace_ray.config.errors import DataError
+from ace_ray.domain import Outcome
 from ace_ray.finetune.examples import Example, LabelledCase, Variation, actor_reply, clearly_worse, right_answer
 from ace_ray.language.prompts import actor_messages
-from ace_ray.language.view import CandidateView, CaseView, Outcome
+from ace_ray.language.view import CandidateView, CaseView
 from ace_ray.replay.shards import ShardLog
 
 _COLUMNS = (
@@ -136,15 +137,14 @@ def _known(id: int, weight: float, rows: Rows, tie: float) -> Known | None:
     case = CaseView.from_json(rows[1]["case"])
     if case.bad is None or case.bad.outcome is None:
         return None
-    compared = json.loads(rows[1]["compared"])
-    span = max((abs(fate[3]) for fate in compared.values()), default=0.0)
-    outcomes = {int(i): Outcome(bool(alive), int(steps), ret) for i, (alive, steps, ret, _) in compared.items()}
+    outcomes = {int(i): Outcome.from_json(ended) for i, ended in json.loads(rows[1]["compared"]).items()}
+    span = max((abs(outcome.span) for outcome in outcomes.values()), default=0.0)
     for number, row in rows.items():
         if number > 0 and row["verdict"]:
-            outcomes[row["catalogue_id"]] = Outcome(row["survived"], row["steps"], row["ret"])
+            outcomes.setdefault(row["catalogue_id"], Outcome(row["survived"], row["steps"], row["ret"], span))
     bad = case.bad.action
-    outcomes[bad.id] = case.bad.outcome
-    labelled = LabelledCase(str(id), case, bad, outcomes, tie=tie * span)
+    outcomes.setdefault(bad.id, case.bad.outcome)
+    labelled = LabelledCase(str(id), case, bad, outcomes, tie)
     listed = [c for c in case.candidates if c.id in outcomes]
     better = [c for c in listed if clearly_worse(labelled, bad, c)]
     if not better:

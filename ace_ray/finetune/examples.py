@@ -1,7 +1,7 @@
 """Training examples of the actor: chat and reply, made from labelled decisions.
 
-A labelled decision is a case with the fates of its compared set. From one decision come many examples: another bad
-example (any action whose fate is worse), fewer candidates, another order, earlier rounds with what happened. So the
+A labelled decision is a case with the outcomes of its compared set. From one decision come many examples: another bad
+example (any action whose outcome is worse), fewer candidates, another order, earlier rounds with what happened. So the
 model has to read the prompt: the number of the best candidate is worth nothing as a memory.
 
 This module needs neither Grid2Op nor Ray.
@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ace_ray.domain import Outcome, best, verdict
 from ace_ray.language.prompts import (
     LEAST,
     AttemptView,
@@ -24,7 +25,7 @@ from ace_ray.language.prompts import (
     outcome_text,
     what_is_left,
 )
-from ace_ray.language.view import COLLAPSE, BadView, CandidateView, CaseView, Outcome, date_text
+from ace_ray.language.view import COLLAPSE, BadView, CandidateView, CaseView, date_text
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,14 @@ class LabelledCase:
         case: The case without a bad example; its candidates are do-nothing and the best by score.
         played: The action that was played there.
         outcomes: Outcome by catalogue id; empty for bootstrap labels, where the danger decides.
-        tie: Returns closer than this are equal.
+        tie: Share of the horizon's reward by which returns have to differ (`domain.verdict`).
     """
 
     key: str
     case: CaseView
     played: CandidateView
     outcomes: Mapping[int, Outcome]
-    tie: float = 0.05
+    tie: float = 0.01
 
 
 @dataclass(frozen=True)
@@ -80,42 +81,33 @@ _LEAST_IS_BAD = 0.35  # share of made-up outcomes in which the action of least d
 DEPLOYED = Variation(shuffle=0.0, shorten=0.0, later_rounds=0.0, elsewhen=0.0, alone=0.0)
 
 
-def rank_key(labelled: LabelledCase, candidate: CandidateView) -> tuple[float, ...]:
-    """Order of actions, best highest: survival, then the return of survivors, the steps of the dead; else the danger.
-
-    Where not even the danger is known, the slot score decides.
-    """
-    outcome = labelled.outcomes.get(candidate.id)
-    if outcome is None:
-        return (float(-candidate.danger) if candidate.danger >= 0 else candidate.score,)
-    return (float(outcome.survived), outcome.ret if outcome.survived else float(outcome.steps))
+def _foreseen(candidate: CandidateView) -> float:
+    """How good an action looks before any replay: minus its danger, or its score where that is unknown."""
+    return float(-candidate.danger) if candidate.danger >= 0 else candidate.score
 
 
 def right_answer(labelled: LabelledCase, options: Sequence[CandidateView]) -> CandidateView:
-    """Of the best options, survivors within a tie being equally good, the one of least danger; the first of several.
+    """Of the best options, those within a tie being equally good, the one of least danger; the first of several.
 
-    One answer where many are right: a model that is taught them all in turn learns which loadings are frequent.
+    Where nothing was replayed, the best are those that look best. One answer where many are right: a model that is
+    taught them all in turn learns which loadings are frequent.
     """
-    top = max(rank_key(labelled, c) for c in options)
-    margin = labelled.tie if top[0] == 1.0 and len(top) == 2 else 0.0
-    best = [c for c in options if _reaches(rank_key(labelled, c), top, margin)]
-    return min(best, key=lambda c: c.danger if c.danger >= 0 else COLLAPSE)
-
-
-def _reaches(rank: tuple[float, ...], top: tuple[float, ...], margin: float) -> bool:
-    return rank[:-1] == top[:-1] and rank[-1] >= top[-1] - margin
+    if labelled.outcomes:
+        top = best({c.id: labelled.outcomes[c.id] for c in options})
+        equals = [c for c in options if not _worse(labelled, c.id, top)]
+    else:
+        highest = max(map(_foreseen, options))
+        equals = [c for c in options if _foreseen(c) >= highest]
+    return min(equals, key=lambda c: c.danger if c.danger >= 0 else COLLAPSE)
 
 
 def clearly_worse(labelled: LabelledCase, candidate: CandidateView, best: CandidateView) -> bool:
-    """Whether an action is worse than `best` by more than a tie; both have outcomes."""
-    return outlasts(labelled.outcomes[best.id], labelled.outcomes[candidate.id], labelled.tie)
+    """Whether an action is worse than `best` by more than a tie (`domain.verdict`); both have outcomes."""
+    return _worse(labelled, candidate.id, best.id)
 
 
-def outlasts(better: Outcome, worse: Outcome, tie: float) -> bool:
-    """Whether an outcome is better by more than a tie: survival, then return of survivors, steps of the dead."""
-    if better.survived != worse.survived:
-        return better.survived
-    return worse.ret < better.ret - tie if better.survived else worse.steps < better.steps
+def _worse(labelled: LabelledCase, id: int, than: int) -> bool:
+    return verdict(labelled.outcomes[id], labelled.outcomes[than], labelled.tie) == "worse"
 
 
 def make_example(labelled: LabelledCase, rng: np.random.Generator, variation: Variation) -> Example:
@@ -165,16 +157,17 @@ def _with_outcomes(
     played = least if rng.random() < _LEAST_IS_BAD else known[int(rng.integers(len(known)))]
     doomed = {played.id}
     if rng.random() < variation.later_rounds:
-        others = sorted((c for c in known if c.id != played.id), key=lambda c: rank_key(labelled, c), reverse=True)
+        others = sorted((c for c in known if c.id != played.id), key=_foreseen, reverse=True)
         count = min(int(rng.integers(1, 4)), len(others) - 1)
         chosen = range(count) if rng.random() < _LEAST_IS_BAD else rng.permutation(len(others))[:count]
         doomed |= {others[i].id for i in chosen}
-    survived = Outcome(True, horizon, round(horizon * _STEP_RETURN * rng.uniform(0.9, 1.1), 4))
+    span = horizon * _STEP_RETURN
+    survived = Outcome(True, horizon, round(span * rng.uniform(0.9, 1.1), 4), span)
     latest = int(rng.integers(2, horizon))
     outcomes = {}
     for candidate in known:
         steps = latest if candidate.id == played.id or rng.random() < 0.3 else int(rng.integers(1, latest))
-        dead = Outcome(False, steps, round(steps * _STEP_RETURN - 1, 4))
+        dead = Outcome(False, steps, round(steps * _STEP_RETURN - 1, 4), span)
         outcomes[candidate.id] = dead if candidate.id in doomed else survived
     return replace(labelled, played=played, outcomes=outcomes)
 

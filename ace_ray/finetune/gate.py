@@ -1,8 +1,8 @@
 """The acceptance gate: a new version must not choose worse than the present one on held-out pivotal decisions.
 
-The decisions come from validation scenarios; do-nothing and the first candidates do not share one fate there, so the
-choice matters. Their replays are cached and shipped with the embedded model. Both versions are asked the first-round
-question of each decision at temperature 0; what they propose is looked up in the cache. The figure is the survival
+The decisions come from validation scenarios. Some of do-nothing and the first candidates survive there and some do not,
+so the choice matters. Their replays are cached and shipped with the embedded model. Both versions are asked the
+first-round question of each decision at temperature 0; what they propose is looked up in the cache. The figure is the survival
 regret (share of the horizon that the best known action survives, minus that of the proposal). A new version is
 accepted iff the mean paired difference new - present is at most `gate_tolerance` standard errors. The model without any
 adapter is asked as well: the record says what all tuning so far has changed, beside what this one has.
@@ -22,18 +22,15 @@ import numpy as np
 
 from ace_ray.config.refine import LanguageSettings
 from ace_ray.config.run import RunSettings
-from ace_ray.finetune.examples import outlasts
+from ace_ray.domain import Outcome, survival_regret, verdict
 from ace_ray.finetune.held_out import GateCase, Replier, chronic_of, deployed_case, proposal
 from ace_ray.grid.engine import DecisionEngine
 from ace_ray.grid.scenarios.environment import make_env
 from ace_ray.grid.scenarios.snapshot import Snapshot
-from ace_ray.language.actor import outcome
 from ace_ray.language.prompts import Message, actor_messages
 from ace_ray.language.reply import parse_actor, resolve
 from ace_ray.language.schema import ACTOR_SCHEMA
-from ace_ray.language.view import Outcome
 from ace_ray.monitoring.statistics import interval
-from ace_ray.refine import outcome as fate
 from ace_ray.refine.comparator import Comparator
 from llm_service.adapters import AdapterRef
 from llm_service.errors import LLMServiceError
@@ -102,8 +99,8 @@ def answers(cases: Sequence[GateCase], replies: Sequence[str], judge: Judge | No
         if ended is None and judge is not None and _names_other(reply):
             ended = judge(case, reply)
         unusable += ended is None
-        regret.append(fate.survival_regret(known.outcomes.values(), ended, known.case.facts.horizon))
-        better.append(ended is not None and outlasts(ended, known.outcomes[known.played.id], known.tie))
+        regret.append(survival_regret(known.outcomes.values(), ended, known.case.facts.horizon))
+        better.append(ended is not None and verdict(ended, known.outcomes[known.played.id], known.tie) == "better")
     return Answers(np.array(regret), np.array(better, float), unusable)
 
 
@@ -218,7 +215,7 @@ def live_judge(settings: RunSettings) -> Iterator[Judge]:
         action = resolve(reply, deployed_case(case.labelled), catalogue, legal).playable
         if action is None:
             return None
-        return outcome(compare.fate(snapshot, action))
+        return compare.outcome(snapshot, action)
 
     try:
         yield judge

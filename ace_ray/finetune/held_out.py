@@ -1,7 +1,8 @@
 """What ships beside a language model: held-out decisions for the gate, warm-start decisions for the queue of
 refinements, and whether their replays still speak of the present decision engine.
 
-Gate decisions come from validation scenarios, where do-nothing and the first candidates do not share one outcome.
+Gate decisions come from validation scenarios, where some of do-nothing and the first candidates survive and
+others do not.
 Warm-start decisions come from training scenarios: the played action dies while another of the compared set survives,
 so a run that has seen no blackout yet has something to think twice about (`refine.seed_queue`).
 
@@ -24,13 +25,13 @@ from pydantic import ValidationError
 from ace_ray.config.errors import DataError, GridMismatchError, ModelError
 from ace_ray.config.grid import GridSettings
 from ace_ray.config.refine import LanguageSettings
+from ace_ray.domain import Outcome
 from ace_ray.finetune.examples import LabelledCase
 from ace_ray.grid.fingerprint import behaviour, same
 from ace_ray.grid.scenarios.snapshot import Snapshot
 from ace_ray.language.prompts import Message
 from ace_ray.language.reply import parse_actor
-from ace_ray.language.view import BadView, CandidateView, CaseView, Outcome
-from ace_ray.refine.outcome import Fate
+from ace_ray.language.view import BadView, CandidateView, CaseView
 from llm_service.settings import EMBEDDED
 
 log = logging.getLogger(__name__)
@@ -52,14 +53,32 @@ def read_parquet(path: Path) -> list[dict[str, Any]]:
 
 def labelled_case(row: dict[str, Any]) -> LabelledCase:
     """The labelled decision of a row."""
-    fates = zip(row["ids"], row["survived"], row["steps"], row["returns"], strict=True)
+    outcomes = outcomes_of(row)
+    span = max((abs(outcome.span) for outcome in outcomes.values()), default=0.0)
     return LabelledCase(
         row["key"],
         CaseView.from_json(row["case"]),
         CandidateView(**json.loads(row["played"])),
-        {int(i): Outcome(bool(s), int(n), float(r)) for i, s, n, r in fates},
-        float(row["tie"]),
+        outcomes,
+        float(row["tie"]) / span if span else 0.0,  # the column holds the share of the horizon's reward, in reward
     )
+
+
+def outcome_columns(outcomes: Mapping[int, Outcome]) -> dict[str, list[Any]]:
+    """Outcomes by action id as the columns of a label row."""
+    return {
+        "ids": list(outcomes),
+        "survived": [outcome.survived for outcome in outcomes.values()],
+        "steps": [outcome.steps for outcome in outcomes.values()],
+        "returns": [round(outcome.ret, 6) for outcome in outcomes.values()],
+        "spans": [round(outcome.span, 6) for outcome in outcomes.values()],
+    }
+
+
+def outcomes_of(row: Mapping[str, Any]) -> dict[int, Outcome]:
+    """The inverse of `outcome_columns`."""
+    columns = zip(row["survived"], row["steps"], row["returns"], row["spans"], strict=True)
+    return {int(id): Outcome.from_json(ended) for id, ended in zip(row["ids"], columns, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -132,7 +151,7 @@ class Seed:
     snapshot: Snapshot
     played: int
     distance: int
-    fates: Mapping[int, Fate]
+    outcomes: Mapping[int, Outcome]
 
 
 def read_seeds(grid: GridSettings, catalogue_hash: str, folder: Path = EMBEDDED) -> list[Seed]:
@@ -159,13 +178,8 @@ def read_seeds(grid: GridSettings, catalogue_hash: str, folder: Path = EMBEDDED)
 
 
 def _seed(row: dict) -> Seed:
-    fates = zip(row["ids"], row["survived"], row["steps"], row["returns"], row["spans"], strict=True)
-    return Seed(
-        Snapshot.from_json(row["snapshot"]),
-        json.loads(row["played"])["id"],
-        int(row["distance"]),
-        {int(i): Fate(bool(s), int(n), float(r), float(p)) for i, s, n, r, p in fates},
-    )
+    played = int(json.loads(row["played"])["id"])
+    return Seed(Snapshot.from_json(row["snapshot"]), played, int(row["distance"]), outcomes_of(row))
 
 
 def remedy(folder: Path) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from ace_ray.config.refine import LanguageSettings
+from ace_ray.domain import Outcome
 from ace_ray.grid.engine import Decision, DecisionEngine
 from ace_ray.grid.physics.catalogue import Catalogue
 from ace_ray.grid.risk import Danger
@@ -22,20 +23,7 @@ from ace_ray.language.paper import paper_messages, resolve_changes
 from ace_ray.language.prompts import AttemptView, Message, actor_messages
 from ace_ray.language.reply import Resolved, resolve
 from ace_ray.language.schema import ACTOR_SCHEMA, PAPER_SCHEMA
-from ace_ray.language.view import CandidateView, CaseView, GridFacts, Outcome
-
-
-class Ended(Protocol):
-    """How a replay ended; the comparator's fates have these fields."""
-
-    @property
-    def survived(self) -> bool: ...
-
-    @property
-    def steps(self) -> int: ...
-
-    @property
-    def ret(self) -> float: ...
+from ace_ray.language.view import CandidateView, CaseView, GridFacts
 
 
 class Tried(Protocol):
@@ -45,18 +33,13 @@ class Tried(Protocol):
     def id(self) -> int | None: ...
 
     @property
-    def fate(self) -> Ended | None: ...
+    def outcome(self) -> Outcome | None: ...
 
     @property
     def verdict(self) -> str | None: ...
 
     @property
     def error(self) -> str | None: ...
-
-
-def outcome(fate: Ended | None) -> Outcome | None:
-    """The part of a fate that is told to a model."""
-    return None if fate is None else Outcome(bool(fate.survived), int(fate.steps), round(float(fate.ret), 4))
 
 
 @dataclass(frozen=True)
@@ -94,8 +77,8 @@ class Actor:
         self._danger = Danger(engine)
         self.schema = self._dialect.schema
 
-    def case(self, obs: Any, decision: Decision, played: int | None = None, fate: Ended | None = None) -> CaseView:
-        """Describes a decision; `played` is the bad example and `fate` how it ended."""
+    def case(self, obs: Any, decision: Decision, played: int | None = None, outcome: Outcome | None = None) -> CaseView:
+        """Describes a decision; `played` is the bad example and `outcome` how it ended."""
         paper = self.settings.prompt == "paper"
         dangers = (lambda ids: self._danger.of(obs, ids, decision.accompany)) if self.settings.danger else None
         return describe_case(
@@ -107,7 +90,7 @@ class Actor:
             substations=self.settings.substations,
             flows=paper or self.settings.flows,
             played=played,
-            outcome=outcome(fate),
+            outcome=None if outcome is None else outcome.rounded(),
             dangers=None if paper else dangers,
         )
 
@@ -122,7 +105,8 @@ class Actor:
 
     def _attempt(self, tried: Tried, obs: Any, decision: Decision) -> AttemptView:
         action = None if tried.id is None else self.view(tried.id, obs, decision)
-        return AttemptView(action, outcome(tried.fate), tried.verdict, tried.error)
+        ended = None if tried.outcome is None else tried.outcome.rounded()
+        return AttemptView(action, ended, tried.verdict, tried.error)
 
     def view(self, action_id: int, obs: Any, decision: Decision) -> CandidateView:
         """An action with its predicted effect where the decision has a slot for it."""
@@ -130,16 +114,3 @@ class Actor:
         if slots:
             return candidate_view(self.catalogue, self.facts, decision, slots[0], obs)
         return unlisted_view(self.catalogue, action_id, obs)
-
-
-def build_case_messages(
-    actor: Actor,
-    obs: Any,
-    decision: Decision,
-    played: int | None,
-    fate: Ended | None,
-    history: Sequence[Tried] = (),
-) -> tuple[CaseView, list[Message]]:
-    """One round at a glance: the case and its chat."""
-    case = actor.case(obs, decision, played, fate)
-    return case, actor.messages(case, obs, decision, history)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ace_ray.config.grid import GridSettings
+from ace_ray.domain import Outcome
 from ace_ray.grid.engine import Decision
 from ace_ray.grid.grid2op_internals import attack_duration
 from ace_ray.grid.physics.catalogue import Catalogue
@@ -26,7 +27,6 @@ from ace_ray.language.view import (
     LineView,
     MaintenanceView,
     OutageView,
-    Outcome,
     SubstationView,
     date_text,
 )

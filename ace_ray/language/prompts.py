@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ace_ray.language.view import COLLAPSE, BadView, CandidateView, CaseView, GridFacts, Outcome, SubstationView
+from ace_ray.domain import Outcome
+from ace_ray.language.view import COLLAPSE, BadView, CandidateView, CaseView, GridFacts, SubstationView
 
 Message = dict[str, str]
 LEAST = "Least danger of what is left: candidate"

@@ -12,6 +12,8 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from ace_ray.domain import Outcome
+
 COLLAPSE = 500
 """Percent from which a prediction means a collapse: no power flow solution, or a part of the grid cut off."""
 
@@ -160,15 +162,6 @@ class CandidateView:
     def effect(self) -> tuple[int, int]:
         """Highest loading after the action, now and after the worst outage: actions alike in both often end alike."""
         return self.percent, self.outage_percent
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a replay ended: alive at the horizon, steps survived, return. Same fields as a comparator's fate."""
-
-    survived: bool
-    steps: int
-    ret: float
 
 
 @dataclass(frozen=True)

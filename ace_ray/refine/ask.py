@@ -10,17 +10,17 @@ import numpy as np
 
 from ace_ray.config.errors import DataError
 from ace_ray.config.run import RunSettings
+from ace_ray.domain import Outcome
 from ace_ray.grid.decision_env import DecisionEnv
 from ace_ray.grid.engine import DecisionEngine
 from ace_ray.grid.scenarios.environment import make_env
 from ace_ray.grid.scenarios.scenario_sets import parse
 from ace_ray.grid.scenarios.snapshot import Snapshot
-from ace_ray.language.actor import Actor, outcome
+from ace_ray.language.actor import Actor
 from ace_ray.language.describe import action_text, facts_of
 from ace_ray.language.prompts import outcome_text
 from ace_ray.refine.case import Attempt, Proposal
 from ace_ray.refine.comparator import Comparator
-from ace_ray.refine.outcome import Fate
 from ace_ray.refine.proposers import LanguageProposer
 from ace_ray.refine.rounds import make_case, think
 from llm_service.adapters import AdapterRef
@@ -29,11 +29,11 @@ from llm_service.protocol import LLM, Priority
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked and answered: the decision, the bad example with its fate, and the rounds."""
+    """What was asked and answered: the decision, the bad example with its outcome, and the rounds."""
 
     snapshot: Snapshot
     played: int
-    fate: Fate
+    outcome: Outcome
     rounds: tuple[Attempt, ...]
 
     @property
@@ -90,15 +90,15 @@ class Question:
         self.comparator.hold([snapshot for snapshot, _ in decisions])
         for snapshot, played in reversed(decisions):
             compared = self.comparator.compared_set(self.comparator.decision(snapshot), played)
-            if self.comparator.salvageable(self.comparator.fates(snapshot, compared), played):
+            if self.comparator.salvageable(self.comparator.outcomes(snapshot, compared), played):
                 return snapshot, played
         return decisions[0]
 
     def ask(self, client: LLM, say: Callable[[str], None], adapter: AdapterRef | None = None) -> Asked:
         """Ask at temperature 0, at most `refine.rounds` rounds; `say` gets the texts as they come."""
-        fate = self.comparator.fate(self.snapshot, self.played)
-        case = make_case(self.comparator, self.snapshot, self.played, {self.played: fate})
-        view = self.actor.case(case.obs, case.decision, self.played, fate)
+        outcome = self.comparator.outcome(self.snapshot, self.played)
+        case = make_case(self.comparator, self.snapshot, self.played, {self.played: outcome})
+        view = self.actor.case(case.obs, case.decision, self.played, outcome)
         for message in self.actor.messages(view, case.obs, case.decision):
             say(f"[{message['role']}]\n{message['content']}\n")
         language = self.settings.language.model_copy(update={"temperature": 0.0})
@@ -111,12 +111,12 @@ class Question:
             self.settings.refine.rounds,
             tell=lambda attempt: say(self._told(next(numbers), attempt)),
         )
-        return Asked(self.snapshot, self.played, fate, tuple(rounds))
+        return Asked(self.snapshot, self.played, outcome, tuple(rounds))
 
     def _told(self, number: int, attempt: Attempt) -> str:
         said = attempt.proposal or Proposal(None)
         lines = [f"[round {number}: {said.model}, {said.prompt_tokens} + {said.reply_tokens} tokens]", said.reply]
-        ended = outcome(attempt.fate)
+        ended = attempt.outcome
         if ended is None or attempt.id is None:
             return "\n".join([*lines, f"-> {attempt.error}", ""])
         text = action_text(self.engine.catalogue, attempt.id, self.comparator.observation(self.snapshot))

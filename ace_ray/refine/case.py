@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from ace_ray.domain import Outcome
 from ace_ray.grid.engine import Decision
 from ace_ray.grid.scenarios.snapshot import Snapshot
-from ace_ray.refine.outcome import Fate
 
 Verdict = Literal["better", "tie", "worse"]
 ProposalError = Literal["unparsed", "illegal", "repeats", "deadline", "refused"]
@@ -26,8 +26,8 @@ class Case:
         obs: the Grid2Op observation of that state.
         decision: the slots offered there, the played action among them.
         played: catalogue id of the bad example.
-        fate: how the bad example ended.
-        compared: fates of the compared set C (docs/design.md) by catalogue id; may be empty.
+        outcome: how the bad example ended.
+        compared: outcomes of the compared set C (docs/design.md) by catalogue id; may be empty.
         reason: why this decision is refined: 'lookback' | 'advantage' | 'seed' | 'paper'.
         distance: decisions before the blackout (0: the last one); -1 where there was none.
     """
@@ -36,8 +36,8 @@ class Case:
     obs: Any
     decision: Decision
     played: int
-    fate: Fate
-    compared: Mapping[int, Fate] = field(default_factory=dict)
+    outcome: Outcome
+    compared: Mapping[int, Outcome] = field(default_factory=dict)
     reason: str = "lookback"
     distance: int = -1
 
@@ -75,14 +75,14 @@ class Attempt:
 
     Attributes:
         id: proposed catalogue id, or None.
-        fate: fate of the proposal; None when it could not be replayed.
+        outcome: outcome of the proposal; None when it could not be replayed.
         verdict: of the proposal against the played action; None when it could not be replayed.
         error: as in `Proposal`.
         proposal: the answer itself, for the record.
     """
 
     id: int | None
-    fate: Fate | None
+    outcome: Outcome | None
     verdict: Verdict | None
     error: ProposalError | None = None
     proposal: Proposal | None = None

@@ -13,28 +13,30 @@ import numpy as np
 from ace_ray.agents.greedy import Greedy
 from ace_ray.config.errors import GridMismatchError
 from ace_ray.config.grid import GridSettings
+from ace_ray.domain import Outcome, best, pivotal, salvageable, verdict
 from ace_ray.grid.engine import Decision, DecisionEngine
 from ace_ray.grid.physics.catalogue import LINE
 from ace_ray.grid.scenarios.episode import is_blackout, step_reward
 from ace_ray.grid.scenarios.scenario import episode_length
 from ace_ray.grid.scenarios.snapshot import Snapshot
-from ace_ray.refine.outcome import Fate, best, pivotal, salvageable, verdict
 from ace_ray.refine.rebuild import Rebuilder
 from ace_ray.refine.trajectory_cache import Trail, Trails, fingerprint
 
-__all__ = ["Comparator", "Fate", "best", "pivotal", "salvageable", "verdict"]
+__all__ = ["Comparator", "Outcome", "best", "pivotal", "salvageable", "verdict"]
 
 DECISIONS_KEPT = 32
-FATES_KEPT = 1024  # snapshots whose fates are kept: a refiner works on ten at a time, and 14 fates are about 2 kB
+OUTCOMES_KEPT = (
+    1024  # snapshots whose outcomes are kept: a refiner works on ten at a time, and 14 outcomes are about 2 kB
+)
 
 
 class Comparator:
-    """Fates of actions at snapshots; validity, weights, labels, gate and evaluation all ask here.
+    """Outcomes of actions at snapshots; validity, weights, labels, gate and evaluation all ask here.
 
     An action is played together with the reconnection that goes along with it, then rules + greedy (no check) follow
     until H steps are played, the scenario ends or the grid goes black. The environment is exact: opponent and
-    maintenance do what they would have done. A fate depends on snapshot, id and settings alone, so those of the last
-    `FATES_KEPT` snapshots are cached; one that was forgotten is found again by a replay.
+    maintenance do what they would have done. An outcome depends on snapshot, id and settings alone, so those of the last
+    `OUTCOMES_KEPT` snapshots are cached; one that was forgotten is found again by a replay.
 
     Args:
         env: an environment of its own, reset and stepped here; nobody else may touch it.
@@ -52,7 +54,9 @@ class Comparator:
         self.shared_steps = 0  # steps taken over from trails that had passed the same state
         self._continuation = Greedy(env.action_space, engine)
         self._trails = Trails()
-        self._fates: OrderedDict[str, dict[int, Fate]] = OrderedDict()  # by snapshot, the last asked for last, and id
+        self._outcomes: OrderedDict[str, dict[int, Outcome]] = (
+            OrderedDict()
+        )  # by snapshot, the last asked for last, and id
         self._decisions: OrderedDict[str, Decision] = OrderedDict()
 
     # -- states ----------------------------------------------------------------------------------------------------
@@ -85,44 +89,44 @@ class Comparator:
         ranked = legal[np.argsort(-decision.score[legal], kind="stable")][: self.settings.compare.first]
         return tuple(dict.fromkeys((0, int(played), *(int(i) for i in decision.ids[ranked]))))
 
-    # -- fates -----------------------------------------------------------------------------------------------------
+    # -- outcomes -----------------------------------------------------------------------------------------------------
 
-    def fate(self, snapshot: Snapshot, id: int) -> Fate:
-        """The fate of catalogue id `id` at the snapshot, from the cache where it is known."""
+    def outcome(self, snapshot: Snapshot, id: int) -> Outcome:
+        """The outcome of catalogue id `id` at the snapshot, from the cache where it is known."""
         known = self._known(snapshot.key())
         if int(id) not in known:
             known[int(id)] = self._follow(snapshot, int(id))
         return known[int(id)]
 
-    def fates(self, snapshot: Snapshot, ids: Sequence[int]) -> dict[int, Fate]:
-        """The fates of several ids, by id."""
-        return {int(i): self.fate(snapshot, i) for i in ids}
+    def outcomes(self, snapshot: Snapshot, ids: Sequence[int]) -> dict[int, Outcome]:
+        """The outcomes of several ids, by id."""
+        return {int(i): self.outcome(snapshot, i) for i in ids}
 
-    def known(self, snapshot: Snapshot) -> dict[int, Fate]:
-        """The cached fates at the snapshot, by id."""
-        return dict(self._fates.get(snapshot.key(), {}))
+    def known(self, snapshot: Snapshot) -> dict[int, Outcome]:
+        """The cached outcomes at the snapshot, by id."""
+        return dict(self._outcomes.get(snapshot.key(), {}))
 
-    def verdict(self, a: Fate, b: Fate) -> str:
+    def verdict(self, a: Outcome, b: Outcome) -> str:
         """Of `a` against `b`: 'better', 'tie' or 'worse', at the tie of the settings."""
         return verdict(a, b, self.settings.compare.tie)
 
-    def salvageable(self, fates: dict[int, Fate], played: int) -> bool:
-        """See `ace_ray.refine.outcome.salvageable`."""
-        return salvageable(fates, played)
+    def salvageable(self, outcomes: dict[int, Outcome], played: int) -> bool:
+        """See `ace_ray.domain.salvageable`."""
+        return salvageable(outcomes, played)
 
-    def pivotal(self, fates: dict[int, Fate]) -> bool:
-        """See `ace_ray.refine.outcome.pivotal`."""
-        return pivotal(fates)
+    def pivotal(self, outcomes: dict[int, Outcome]) -> bool:
+        """See `ace_ray.domain.pivotal`."""
+        return pivotal(outcomes)
 
-    def _known(self, key: str) -> dict[int, Fate]:
+    def _known(self, key: str) -> dict[int, Outcome]:
         """The cache of a snapshot, which is now the last to be forgotten."""
-        known = self._fates.setdefault(key, {})
-        self._fates.move_to_end(key)
-        while len(self._fates) > FATES_KEPT:
-            self._fates.popitem(last=False)
+        known = self._outcomes.setdefault(key, {})
+        self._outcomes.move_to_end(key)
+        while len(self._outcomes) > OUTCOMES_KEPT:
+            self._outcomes.popitem(last=False)
         return known
 
-    def _follow(self, snapshot: Snapshot, id: int) -> Fate:
+    def _follow(self, snapshot: Snapshot, id: int) -> Outcome:
         length = episode_length(self.rebuilder.env, snapshot.scenario)
         until = min(snapshot.step + self.settings.compare.horizon, length)
         env, obs = self.rebuilder.copy(snapshot)
@@ -150,12 +154,12 @@ class Comparator:
         self.replays += 1
         alive = trail.rewards[: len(trail.rewards) - trail.dead]
         span = sum(alive) / len(alive) * (until - snapshot.step) if alive else 0.0
-        return Fate(not trail.dead, len(trail.rewards), float(sum(trail.rewards)), float(span))
+        return Outcome(not trail.dead, len(trail.rewards), float(sum(trail.rewards)), float(span))
 
     # -- the cache on disk -----------------------------------------------------------------------------------------
 
     def context(self) -> str:
-        """Hash of all that a fate depends on besides snapshot and id."""
+        """Hash of all that an outcome depends on besides snapshot and id."""
         parts = {
             "catalogue": self.engine.catalogue.hash,
             "memory": sorted(int(i) for i in self.engine.memory),
@@ -164,25 +168,25 @@ class Comparator:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
     def rows(self) -> list[dict[str, Any]]:
-        """The cache as JSON-able rows `{context, snapshot, id, fate}`."""
+        """The cache as JSON-able rows `{context, snapshot, id, outcome}`."""
         context = self.context()
         return [
-            {"context": context, "snapshot": key, "id": id, "fate": fate.to_json()}
-            for key, fates in self._fates.items()
-            for id, fate in fates.items()
+            {"context": context, "snapshot": key, "id": id, "outcome": outcome.to_json()}
+            for key, outcomes in self._outcomes.items()
+            for id, outcome in outcomes.items()
         ]
 
     def load_rows(self, rows: Iterable[dict[str, Any]]) -> None:
         """Takes up rows that `rows` wrote.
 
         Raises:
-            GridMismatchError: made with another catalogue, memory or other settings: its fates would not be ours.
+            GridMismatchError: made with another catalogue, memory or other settings: its outcomes would not be ours.
         """
         context = self.context()
         for row in rows:
             if row["context"] != context:
                 raise GridMismatchError(
-                    f"cached fates were made under {row['context']}, the comparator here is {context}",
+                    f"cached outcomes were made under {row['context']}, the comparator here is {context}",
                     "use the grid settings that they were made with, or make them again",
                 )
-            self._known(row["snapshot"])[int(row["id"])] = Fate.from_json(row["fate"])
+            self._known(row["snapshot"])[int(row["id"])] = Outcome.from_json(row["outcome"])

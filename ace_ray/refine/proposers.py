@@ -120,7 +120,7 @@ class LanguageProposer:
 
     def propose(self, case: Case, history: Sequence[Attempt]) -> Proposal:
         """See Proposer."""
-        view = self._actor.case(case.obs, case.decision, case.played, case.fate)
+        view = self._actor.case(case.obs, case.decision, case.played, case.outcome)
         messages = self._actor.messages(view, case.obs, case.decision, history)
         prompt = json.dumps(messages)
         seed = int(self._rng.integers(2**31))

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ace_ray.config.run import RunSettings
+from ace_ray.domain import Outcome, best
 from ace_ray.grid.decision_env import DecisionEnv
 from ace_ray.grid.engine import Decision
 from ace_ray.grid.scenarios.episode import EPISODE_ERRORS
@@ -30,7 +31,6 @@ from ace_ray.grid.scenarios.scenario import episode_length
 from ace_ray.grid.scenarios.snapshot import Snapshot
 from ace_ray.refine.case import Attempt, Case, Proposal, Proposer
 from ace_ray.refine.comparator import Comparator
-from ace_ray.refine.outcome import Fate, best
 from ace_ray.refine.rounds import judge, make_case
 from ace_ray.replay.episodes import log_to_json
 from ace_ray.replay.mixing import validity
@@ -114,41 +114,41 @@ class Refiner:
     # --- is there anything to gain? ---------------------------------------------------------------------------------
 
     def _one(self, item: PendingRefinement) -> RefinementResult:
-        fates = {item.played: self._fate(item.snapshot, item.played)}
+        outcomes = {item.played: self._outcome(item.snapshot, item.played)}
         if item.reason == "paper":
-            return self._ask(item, fates, salvageable=False)
+            return self._ask(item, outcomes, salvageable=False)
         compared = self.comparator.compared_set(self.comparator.decision(item.snapshot), item.played)
         if item.reason == "advantage":
-            fates |= {id: self._fate(item.snapshot, id) for id in compared}
-            gap = self._advantage(fates, item.played)
+            outcomes |= {id: self._outcome(item.snapshot, id) for id in compared}
+            gap = self._advantage(outcomes, item.played)
             if gap == 0.0:
                 return RefinementResult(item, "no_gap", advantage=0.0)
-            return self._ask(item, fates, salvageable=self.comparator.salvageable(fates, item.played))
-        if fates[item.played].survived:
+            return self._ask(item, outcomes, salvageable=self.comparator.salvageable(outcomes, item.played))
+        if outcomes[item.played].survived:
             return RefinementResult(item, "survived")
         for id in compared:
-            fates[id] = self._fate(item.snapshot, id)
-            if fates[id].survived:
-                return self._ask(item, fates, salvageable=True)
-        return RefinementResult(item, "unsalvageable", advantage=self._advantage(fates, item.played))
+            outcomes[id] = self._outcome(item.snapshot, id)
+            if outcomes[id].survived:
+                return self._ask(item, outcomes, salvageable=True)
+        return RefinementResult(item, "unsalvageable", advantage=self._advantage(outcomes, item.played))
 
-    def _fate(self, snapshot: Snapshot, id: int) -> Fate:
+    def _outcome(self, snapshot: Snapshot, id: int) -> Outcome:
         if self._stopped():
             raise Stopped
-        return self.comparator.fate(snapshot, id)
+        return self.comparator.outcome(snapshot, id)
 
-    def _advantage(self, fates: dict[int, Fate], played: int) -> float:
+    def _advantage(self, outcomes: dict[int, Outcome], played: int) -> float:
         """Return of the played action minus that of the best cached alternative; 0 when none is better."""
-        leader = best(fates)
-        if leader == played or self.comparator.verdict(fates[leader], fates[played]) != "better":
+        leader = best(outcomes)
+        if leader == played or self.comparator.verdict(outcomes[leader], outcomes[played]) != "better":
             return 0.0
-        return fates[played].ret - fates[leader].ret
+        return outcomes[played].ret - outcomes[leader].ret
 
     # --- ask, replay, ask again ---------------------------------------------------------------------------------------
 
-    def _ask(self, item: PendingRefinement, fates: dict[int, Fate], salvageable: bool) -> RefinementResult:
+    def _ask(self, item: PendingRefinement, outcomes: dict[int, Outcome], salvageable: bool) -> RefinementResult:
         played = item.played
-        case = make_case(self.comparator, item.snapshot, played, fates, item.reason, item.distance)
+        case = make_case(self.comparator, item.snapshot, played, outcomes, item.reason, item.distance)
         original = None if item.parent_id >= 0 else self._play(case, played)
         reward = item.reward if original is None else original.reward
         history: list[Attempt] = []
@@ -157,16 +157,16 @@ class Refiner:
         while len(history) < self._budget and not accepted:
             if self._stopped():
                 raise Stopped
-            attempt, outcome = self._try(case, self.proposer.propose(case, history), history)
+            attempt, transition = self._try(case, self.proposer.propose(case, history), history)
             history.append(attempt)
-            played_out.append(outcome)
-            accepted = outcome is not None and self._accepts(attempt, outcome, reward)
-        survivor = any(attempt.fate is not None and attempt.fate.survived for attempt in history)
+            played_out.append(transition)
+            accepted = transition is not None and self._accepts(attempt, transition, reward)
+        survivor = any(attempt.outcome is not None and attempt.outcome.survived for attempt in history)
         result = RefinementResult(
             item,
             "accepted" if accepted else "rejected",
-            salvageable=salvageable or (not case.fate.survived and survivor),
-            advantage=self._advantage(fates, played),
+            salvageable=salvageable or (not case.outcome.survived and survivor),
+            advantage=self._advantage(outcomes, played),
             rounds=[self._round(case, attempt) for attempt in history],
         )
         self._add_rows(result, case, history, played_out, original)
@@ -175,7 +175,7 @@ class Refiner:
     def _try(self, case: Case, proposal: Proposal, history: Sequence[Attempt]) -> tuple[Attempt, Played | None]:
         """Checks a proposal, replays it and plays it; what cannot be played costs the round, nothing more."""
         attempt = judge(self.comparator, case, proposal, history)
-        if attempt.fate is None or attempt.id is None:
+        if attempt.outcome is None or attempt.id is None:
             return attempt, None
         return attempt, self._play(case, attempt.id)
 
@@ -191,11 +191,11 @@ class Refiner:
         finally:
             grid.close()
 
-    def _accepts(self, attempt: Attempt, outcome: Played, reward: float) -> bool:
+    def _accepts(self, attempt: Attempt, transition: Played, reward: float) -> bool:
         """Whether the rounds end here: a better action; for the paper's validity, a reward above the original's."""
         if self._settings.mixing.validity == "better":
             return attempt.verdict == "better"
-        return not outcome.reward <= reward
+        return not transition.reward <= reward
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
@@ -206,9 +206,9 @@ class Refiner:
             "verdict": attempt.verdict or "",
             "error": attempt.error or "",
             "played": case.played,
-            "played_survived": case.fate.survived,
-            "played_steps": case.fate.steps,
-            "played_ret": case.fate.ret,
+            "played_survived": case.outcome.survived,
+            "played_steps": case.outcome.steps,
+            "played_ret": case.outcome.ret,
             "refiner": self._source,
             "model": proposal.model,
             "adapter_version": proposal.adapter_version,
@@ -220,9 +220,9 @@ class Refiner:
         }
         if proposal.case:
             found["case"] = proposal.case
-            found["compared"] = json.dumps({id: fate.to_json() for id, fate in case.compared.items()})
-        if attempt.fate is not None:
-            found |= {"survived": attempt.fate.survived, "steps": attempt.fate.steps, "ret": attempt.fate.ret}
+            found["compared"] = json.dumps({id: outcome.to_json() for id, outcome in case.compared.items()})
+        if attempt.outcome is not None:
+            found |= {"survived": attempt.outcome.survived, "steps": attempt.outcome.steps, "ret": attempt.outcome.ret}
         return found
 
     def _add_rows(
@@ -234,7 +234,7 @@ class Refiner:
         original: Played | None,
     ) -> None:
         """Transitions of all rounds that were played. They share one state, whose slots hold every proposal."""
-        tried = [outcome.catalogue_id for outcome in played_out if outcome is not None]
+        tried = [transition.catalogue_id for transition in played_out if transition is not None]
         if not tried:
             return
         decision = self.comparator.engine.decide(case.obs, proposals=[case.played, *tried])
@@ -247,11 +247,11 @@ class Refiner:
                 parent_id = row["id"]
         # The paper stores what the last round brought, better or not, and leaves it to I_v whether it is drawn.
         keep = result.status == "accepted" or self._settings.mixing.validity == "paper"
-        for number, (attempt, outcome) in enumerate(zip(history, played_out, strict=True), 1):
-            if outcome is None or attempt.fate is None or attempt.proposal is None or attempt.verdict is None:
+        for number, (attempt, transition) in enumerate(zip(history, played_out, strict=True), 1):
+            if transition is None or attempt.outcome is None or attempt.proposal is None or attempt.verdict is None:
                 continue
             last = number == len(history)
-            judged = validity(self._settings.mixing.validity, attempt.verdict, outcome.reward, outcome.terminated)
+            judged = validity(self._settings.mixing.validity, attempt.verdict, transition.reward, transition.terminated)
             more = {
                 **common,
                 "source": self._source,
@@ -263,9 +263,9 @@ class Refiner:
                 "adapter_version": attempt.proposal.adapter_version,
                 "verdict": attempt.verdict,
                 "valid": judged and last and keep,
-                "advantage": attempt.fate.ret - case.fate.ret,
+                "advantage": attempt.outcome.ret - case.outcome.ret,
             }
-            row = self._row(result, case, decision, state_id, outcome, more)
+            row = self._row(result, case, decision, state_id, transition, more)
             if row is not None and last and keep:
                 result.refined = len(result.transitions) - 1
 
@@ -275,16 +275,16 @@ class Refiner:
         case: Case,
         decision: Decision,
         state_id: int,
-        outcome: Played,
+        transition: Played,
         more: dict[str, Any],
     ) -> dict[str, Any] | None:
-        slot = decision.legal_slot(outcome.catalogue_id)
+        slot = decision.legal_slot(transition.catalogue_id)
         if slot is None:  # the engine masks it here (its power flow does not converge): no row that a policy could play
             return None
         next_id = -1
-        if outcome.following is not None:
+        if transition.following is not None:
             next_id = self._ids.take()
-            result.states.append(States.of(next_id, outcome.following))
+            result.states.append(States.of(next_id, transition.following))
         row = transition_row(
             id=self._ids.take(),
             state_id=state_id,
@@ -292,10 +292,10 @@ class Refiner:
             snapshot=case.snapshot,
             decision=decision,
             slot=slot,
-            reward=outcome.reward,
-            terminated=outcome.terminated,
-            truncated=outcome.truncated,
-            info=outcome.info,
+            reward=transition.reward,
+            terminated=transition.terminated,
+            truncated=transition.truncated,
+            info=transition.info,
             episode=f"refinement-{result.pending.id}",
             **more,
         )

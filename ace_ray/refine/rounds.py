@@ -7,24 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from ace_ray.domain import Outcome
 from ace_ray.grid.scenarios.snapshot import Snapshot
 from ace_ray.refine.case import Attempt, Case, Proposal, ProposalError, Proposer
 from ace_ray.refine.comparator import Comparator
-from ace_ray.refine.outcome import Fate
 
 
 def make_case(
     comparator: Comparator,
     snapshot: Snapshot,
     played: int,
-    fates: Mapping[int, Fate],
+    outcomes: Mapping[int, Outcome],
     reason: str = "lookback",
     distance: int = -1,
 ) -> Case:
-    """The case of a decision whose played action's fate is known (`fates[played]`)."""
+    """The case of a decision whose played action's outcome is known (`outcomes[played]`)."""
     obs = comparator.observation(snapshot)
     decision = comparator.engine.decide(obs, proposals=[played])
-    return Case(snapshot, obs, decision, played, fates[played], fates, reason, distance)
+    return Case(snapshot, obs, decision, played, outcomes[played], outcomes, reason, distance)
 
 
 def judge(comparator: Comparator, case: Case, proposal: Proposal, history: Sequence[Attempt] = ()) -> Attempt:
@@ -32,9 +32,9 @@ def judge(comparator: Comparator, case: Case, proposal: Proposal, history: Seque
     error = fault(comparator, case, proposal, history)
     if error is not None or proposal.id is None:
         return Attempt(proposal.id, None, None, error, proposal)
-    fate = comparator.fate(case.snapshot, proposal.id)
-    verdict = comparator.verdict(fate, case.fate)
-    return Attempt(proposal.id, fate, verdict, None, proposal)  # type: ignore[arg-type]
+    outcome = comparator.outcome(case.snapshot, proposal.id)
+    verdict = comparator.verdict(outcome, case.outcome)
+    return Attempt(proposal.id, outcome, verdict, None, proposal)  # type: ignore[arg-type]
 
 
 def fault(

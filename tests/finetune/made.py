@@ -3,10 +3,11 @@
 import json
 from dataclasses import replace
 
+from ace_ray.domain import Outcome
 from ace_ray.finetune.examples import Example, LabelledCase
 from ace_ray.finetune.held_out import GateCase
 from ace_ray.language.prompts import actor_messages
-from ace_ray.language.view import BadView, CandidateView, LineView, Outcome
+from ace_ray.language.view import BadView, CandidateView, LineView
 from tests.language.cases import made_case
 
 
@@ -43,8 +44,8 @@ def labelled(i: int) -> LabelledCase:
         candidates=views,
         bad=None,
     )
-    fates = {n: Outcome(n == right, 100 if n == right else 20, 8.0 if n == right else 0.7) for n in range(3)}
-    return LabelledCase(f"made-{i}", case, views[3 - right], fates)
+    outcomes = {n: Outcome(n == right, 100 if n == right else 20, 8.0 if n == right else 0.7) for n in range(3)}
+    return LabelledCase(f"made-{i}", case, views[3 - right], outcomes)
 
 
 def answer(number: int) -> str:

@@ -6,21 +6,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ace_ray.domain import Outcome
 from ace_ray.finetune.examples import DEPLOYED, LabelledCase, Variation, make_example
 from ace_ray.lab.embedded.synthetic import SyntheticCases
 from ace_ray.language.prompts import actor_messages
 from ace_ray.language.reply import parse_actor
-from ace_ray.language.view import CandidateView, Outcome
+from ace_ray.language.view import CandidateView
 from tests.finetune.made import labelled
 from tests.language.cases import CANDIDATES, made_case
 
 pytestmark = pytest.mark.unit
 
 
-def case_with(fates: dict[int, Outcome], played: int = 0) -> LabelledCase:
+def case_with(outcomes: dict[int, Outcome], played: int = 0) -> LabelledCase:
     case = made_case()
     by_id = {c.id: c for c in case.candidates}
-    return LabelledCase("k", case, by_id[played], fates)
+    return LabelledCase("k", case, by_id[played], outcomes)
 
 
 def chosen(known: LabelledCase, seed: int = 0, variation: Variation = DEPLOYED) -> CandidateView:
@@ -74,13 +75,13 @@ def test_without_replays_the_least_danger_that_was_neither_bad_nor_tried_is_the_
 
 
 def test_where_all_die_the_longest_survivor_is_the_target():
-    fates = {0: DEAD, 700: Outcome(False, 5, 0.1), 800: Outcome(False, 60, 4.0), 226: DEAD}
-    assert chosen(case_with(fates)).id == 800
+    outcomes = {0: DEAD, 700: Outcome(False, 5, 0.1), 800: Outcome(False, 60, 4.0), 226: DEAD}
+    assert chosen(case_with(outcomes)).id == 800
 
 
 def test_the_target_is_never_the_bad_example_and_always_the_best_of_the_rest_under_any_variation():
     rank = {800: 3, 700: 2, 226: 1, 0: 0}
-    fates = {
+    outcomes = {
         0: Outcome(False, 5, 0.1),
         226: Outcome(False, 20, 0.7),
         700: Outcome(False, 60, 4.0),
@@ -88,7 +89,7 @@ def test_the_target_is_never_the_bad_example_and_always_the_best_of_the_rest_und
     }
     for seed in range(200):
         rng = np.random.default_rng(seed)
-        example = make_example(case_with(fates), rng, Variation(0.5, 0.5, 0.5))
+        example = make_example(case_with(outcomes), rng, Variation(0.5, 0.5, 0.5))
         text = example.messages[1]["content"]
         parsed = parse_actor(example.reply)
         assert parsed is not None
@@ -111,8 +112,8 @@ def test_a_deployed_example_has_the_running_systems_prompt():
 
 
 def test_some_examples_ask_without_a_bad_example_as_the_model_in_control_is_asked():
-    fates = dict.fromkeys((0, 700, 226), DEAD) | {800: ALIVE}
-    example = make_example(case_with(fates), np.random.default_rng(0), Variation(0.0, 0.0, 0.0, 0.0, alone=1.0))
+    outcomes = dict.fromkeys((0, 700, 226), DEAD) | {800: ALIVE}
+    example = make_example(case_with(outcomes), np.random.default_rng(0), Variation(0.0, 0.0, 0.0, 0.0, alone=1.0))
     assert "Bad example" not in example.messages[1]["content"]
     reply = parse_actor(example.reply)
     assert reply is not None and reply.why_bad == "There is no bad example."
@@ -120,9 +121,9 @@ def test_some_examples_ask_without_a_bad_example_as_the_model_in_control_is_aske
 
 
 def test_order_and_length_vary():
-    fates = dict.fromkeys((0, 700, 800, 226), DEAD) | {800: ALIVE}
+    outcomes = dict.fromkeys((0, 700, 800, 226), DEAD) | {800: ALIVE}
     prompts = {
-        make_example(case_with(fates), np.random.default_rng(s), Variation(1.0, 0.0, 0.0)).messages[1]["content"]
+        make_example(case_with(outcomes), np.random.default_rng(s), Variation(1.0, 0.0, 0.0)).messages[1]["content"]
         for s in range(30)
     }
     assert len(prompts) > 6

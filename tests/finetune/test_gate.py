@@ -8,13 +8,13 @@ import pytest
 
 from ace_ray.config.errors import ModelError
 from ace_ray.config.refine import FinetuneSettings, LanguageSettings
+from ace_ray.domain import Outcome
 from ace_ray.finetune.gate import answers, client_replier, decide, run_gate
 from ace_ray.finetune.held_out import deployed_case, load_gate
 from ace_ray.finetune.train import collate, encode_chat, reply_loss, train_adapter
 from ace_ray.lab.embedded.evaluate import evaluate_replies, local_replier, survival_regret
 from ace_ray.lab.embedded.model import ModelShape, new_model, save_model, train_tokenizer
 from ace_ray.language.prompts import actor_messages
-from ace_ray.language.view import Outcome
 from llm_service.adapters import AdapterRef
 from llm_service.errors import DeadlineExceeded
 from llm_service.fake import FakeClient

@@ -108,5 +108,5 @@ def test_worker_and_refiner_are_measured_side_by_side() -> None:
     assert result["ratio"] == pytest.approx(speed["on"] / speed["off"])
     low, high = result["ratio_ci95"]
     assert low <= result["ratio"] <= high
-    assert result["refiner"]["fates"] >= 1 and result["refiner"]["cpu_s"] > 0
+    assert result["refiner"]["outcomes"] >= 1 and result["refiner"]["cpu_s"] > 0
     assert any(f"{result['ratio']:.2f} ratio" in line for line in refining_lines(result))

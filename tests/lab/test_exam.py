@@ -12,6 +12,7 @@ from ace_ray.config.errors import DataError, GridMismatchError
 from ace_ray.config.grid import CandidateSettings, CompareSettings, GridSettings
 from ace_ray.config.refine import CriticSettings, LanguageSettings, RefineSettings
 from ace_ray.config.run import RunSettings
+from ace_ray.domain import Outcome, survival_regret, verdict
 from ace_ray.lab.embedded.critic_examples import LabelledEpisode, critic_example
 from ace_ray.lab.embedded.label_files import META, write_rows
 from ace_ray.lab.embedded.labels import Labeller
@@ -21,7 +22,6 @@ from ace_ray.lab.exam.exam import BASELINES, Exam, ExamState, exam_plan, read_st
 from ace_ray.lab.exam.result import FIELDS, critic_lines, critic_result, exam_lines, exam_result
 from ace_ray.language.critic import EpisodeStep, critic_system, parse_critic
 from ace_ray.refine.case import Attempt
-from ace_ray.refine.outcome import Fate, survival_regret, verdict
 from ace_ray.refine.proposers import SearchProposer
 from ace_ray.refine.rounds import make_case
 from llm_service.errors import DeadlineExceeded
@@ -76,18 +76,18 @@ def test_states_of_one_episode_lie_25_steps_apart_and_those_of_many_come_from_40
         assert plan.before_blackout + plan.random <= max(1, wanted // 40)
 
 
-def test_a_pivotal_state_is_one_whose_offered_actions_do_not_share_a_fate(states):
+def test_a_pivotal_state_is_one_whose_offered_actions_do_not_share_a_outcome(states):
     for state in states:
-        offered = [fate.survived for id, fate in state.fates.items() if id != state.played]
+        offered = [outcome.survived for id, outcome in state.outcomes.items() if id != state.played]
         if state.pivotal:
-            assert len({fate.survived for fate in state.fates.values()}) == 2
-        elif len(offered) == len(state.fates):
+            assert len({outcome.survived for outcome in state.outcomes.values()}) == 2
+        elif len(offered) == len(state.outcomes):
             assert len(set(offered)) == 1
 
 
-def test_a_model_that_names_the_listed_action_of_best_fate_regrets_nothing(exam, states):
+def test_a_model_that_names_the_listed_action_of_best_outcome_regrets_nothing(exam, states):
     def best_listed(request):
-        """Reads the fates that the exam has loaded: no model could."""
+        """Reads the outcomes that the exam has loaded: no model could."""
         text = request.messages[1]["content"]
         state = next(s for s in states if f"step {s.snapshot.step:,}. " in text)
         return answer({"candidate": exam_number(exam, state)})
@@ -96,12 +96,12 @@ def test_a_model_that_names_the_listed_action_of_best_fate_regrets_nothing(exam,
         obs = exam.comparator.observation(state.snapshot)
         decision = exam.comparator.decision(state.snapshot)
         case = exam.actor.case(obs, decision, state.played)
-        numbers = [n for n, c in enumerate(case.candidates) if c.id != state.played and c.id in state.fates]
+        numbers = [n for n, c in enumerate(case.candidates) if c.id != state.played and c.id in state.outcomes]
         return max(
             numbers,
             key=lambda n: (
-                state.fates[case.candidates[n].id].survived,
-                state.fates[case.candidates[n].id].ret,
+                state.outcomes[case.candidates[n].id].survived,
+                state.outcomes[case.candidates[n].id].ret,
             ),
         )
 
@@ -109,8 +109,8 @@ def test_a_model_that_names_the_listed_action_of_best_fate_regrets_nothing(exam,
     chosen = list(unique.values())[:3]
     for state in chosen:
         (record,) = exam.take(FakeClient(best_listed), [state], progress=False)
-        others = [f for i, f in state.fates.items() if i != state.played]
-        lost = survival_regret(state.fates.values(), max(others, key=lambda f: (f.survived, f.ret)), 24)
+        others = [f for i, f in state.outcomes.items() if i != state.played]
+        lost = survival_regret(state.outcomes.values(), max(others, key=lambda f: (f.survived, f.ret)), 24)
         assert record["model"]["survival_regret"] == pytest.approx(lost)
         assert record["model"]["parsed"] == record["model"]["legal"] == 1.0
         assert record["model"]["outside_list"] == 0.0
@@ -127,9 +127,9 @@ def test_a_model_that_names_the_listed_action_of_best_fate_regrets_nothing(exam,
 )
 def test_what_cannot_be_played_is_worse_and_regrets_like_the_worst(exam, states, reply, parsed, legal):
     (record,) = exam.take(FakeClient([reply]), states[:1], progress=False)
-    scores, fates = record["model"], states[0].fates.values()
+    scores, outcomes = record["model"], states[0].outcomes.values()
     assert (scores["parsed"], scores["legal"], scores["worse"]) == (parsed, legal, 1.0)
-    assert scores["survival_regret"] == pytest.approx(survival_regret(fates, None, 24))
+    assert scores["survival_regret"] == pytest.approx(survival_regret(outcomes, None, 24))
     assert scores["better_3"] == 0.0  # three rounds of the same: the played action stays
 
 
@@ -144,7 +144,7 @@ def test_the_bad_example_again_is_not_legal(exam, states):
     pytest.fail("no played action is listed")
 
 
-def test_a_baseline_is_scored_by_the_same_fates_and_search_is_what_its_proposer_plays(exam, states):
+def test_a_baseline_is_scored_by_the_same_outcomes_and_search_is_what_its_proposer_plays(exam, states):
     (record,) = exam.take(FakeClient(["{}"]), states[:1], progress=False)
     state = states[0]
     decision = exam.comparator.decision(state.snapshot)
@@ -153,22 +153,22 @@ def test_a_baseline_is_scored_by_the_same_fates_and_search_is_what_its_proposer_
         (k for k in range(len(decision.ids)) if decision.mask[k] and decision.ids[k] >= 0),
         key=lambda k: -float(decision.score[k]),
     )
-    case = make_case(exam.comparator, state.snapshot, state.played, state.fates)
+    case = make_case(exam.comparator, state.snapshot, state.played, state.outcomes)
     first = SearchProposer().propose(case, []).id
-    told = verdict(state.fates[first], state.fates[state.played], GRID.compare.tie)
+    told = verdict(state.outcomes[first], state.outcomes[state.played], GRID.compare.tie)
     assert record["baselines"]["search"][told] == 1.0
     greedy = int(decision.ids[ranked[0]])
-    regret = survival_regret(state.fates.values(), state.fates[greedy], 24)
+    regret = survival_regret(state.outcomes.values(), state.outcomes[greedy], 24)
     assert record["baselines"]["greedy"]["survival_regret"] == pytest.approx(regret)
     for scores in record["baselines"].values():
         assert scores["better"] + scores["tie"] + scores["worse"] == pytest.approx(1.0)
 
 
 def test_rounds_keep_the_first_better_action_and_the_played_one_until_then():
-    dead, alive, long = Fate(False, 4, 0.1), Fate(True, 20, 2.0), Fate(False, 12, 1.0)
-    fates = {0: dead, 1: long, 2: alive}
+    dead, alive, long = Outcome(False, 4, 0.1), Outcome(True, 20, 2.0), Outcome(False, 12, 1.0)
+    outcomes = {0: dead, 1: long, 2: alive}
     attempts = [Attempt(None, None, None, "unparsed"), Attempt(2, alive, "better")]
-    scores = score(attempts, fates, played=1, rounds=3, horizon=20)
+    scores = score(attempts, outcomes, played=1, rounds=3, horizon=20)
     assert scores["survival_regret"] == pytest.approx(1 - 4 / 20)  # unusable: like the worst
     assert scores["survival_regret_1"] == pytest.approx(1 - 12 / 20)  # the played action is kept
     assert scores["survival_regret_2"] == scores["survival_regret_3"] == 0.0
@@ -213,11 +213,11 @@ def planted(exam) -> tuple[CriticExam, ExamState, int]:
         )
         for visit in reversed(visits[-6:] if blackout else []):
             ids = [int(i) for i, legal in zip(visit.decision.ids, visit.decision.mask, strict=True) if legal]
-            fates = exam.comparator.fates(visit.snapshot, ids)
-            alive = [id for id in ids if fates[id].survived]
-            dead = [id for id in ids if not fates[id].survived]
+            outcomes = exam.comparator.outcomes(visit.snapshot, ids)
+            alive = [id for id in ids if outcomes[id].survived]
+            dead = [id for id in ids if not outcomes[id].survived]
             if alive and dead:
-                state = ExamState("made", visit.decision.kind, visit.snapshot, alive[0], fates, True)
+                state = ExamState("made", visit.decision.kind, visit.snapshot, alive[0], outcomes, True)
                 return critic, state, dead[0]
     raise AssertionError("in none of eight episodes could a decision before the blackout be saved")
 
@@ -226,7 +226,7 @@ def test_the_planted_episode_is_the_old_one_up_to_there_and_dies_as_the_replay_s
     exam, state, id = planted
     found = plant(exam.labeller, state.snapshot, id)
     assert found.visits[found.at].snapshot == state.snapshot and found.visits[found.at].played == id
-    assert found.blackout and found.steps == state.snapshot.step + state.fates[id].steps
+    assert found.blackout and found.steps == state.snapshot.step + state.outcomes[id].steps
     lived = plant(exam.labeller, state.snapshot, state.played)
     assert lived.steps > found.steps
 
@@ -262,7 +262,9 @@ def test_episodes_for_training_say_what_the_replays_said(planted):
         example = critic_example(episode, critic_system(settings))
         said = parse_critic(example.reply, episode.keys, settings)
         assert [(edit.id, edit.level) for edit in said.edits] == [(episode.keys[number].step.id, level)]
-    assert not list(training_episodes(exam.labeller, [replace(state, fates={0: state.fates[0]})], settings, (0.0,), 0))
+    assert not list(
+        training_episodes(exam.labeller, [replace(state, outcomes={0: state.outcomes[0]})], settings, (0.0,), 0)
+    )
 
 
 def test_a_critic_that_lowers_the_planted_step_is_told_from_one_that_does_not(planted):

@@ -52,14 +52,14 @@ def rows(episode):
     return episode[1]
 
 
-def test_a_row_holds_the_fates_that_a_fresh_comparator_finds(labeller, rows):
+def test_a_row_holds_the_outcomes_that_a_fresh_comparator_finds(labeller, rows):
     row = next(row for row in rows if row["ids"])
     compare = Comparator(make_env(GRID), labeller.engine, GRID)
     snapshot = Snapshot.from_json(row["snapshot"])
     assert snapshot.key() == row["key"]
     for action, survived, steps in zip(row["ids"], row["survived"], row["steps"], strict=True):
-        fate = compare.fate(snapshot, action)
-        assert (fate.survived, fate.steps) == (survived, steps)
+        outcome = compare.outcome(snapshot, action)
+        assert (outcome.survived, outcome.steps) == (survived, steps)
     assert {0, json.loads(row["played"])["id"]} <= set(row["ids"])
     assert len(row["ids"]) <= 2 + GRID.compare.first
 
@@ -98,7 +98,7 @@ def test_a_label_folder_becomes_gate_and_seed_files(labeller, rows, tmp_path):
     assert len(case.labelled.outcomes) == len(row["ids"])
     (seed,) = read_seeds(GRID, labeller.engine.catalogue.hash, tmp_path / "model")
     assert seed.snapshot.to_json() == row["snapshot"]
-    assert seed.played in seed.fates
+    assert seed.played in seed.outcomes
     packed = pack(tmp_path)
     assert [p.name for p in packed] == ["labels.jsonl.gz"]
     before = read_cases(tmp_path, "train")

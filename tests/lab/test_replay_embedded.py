@@ -1,4 +1,4 @@
-"""The stage `replay`: gate and seed decisions get the fates that they have now, and those that no longer belong go."""
+"""The stage `replay`: gate and seed decisions get their present outcomes, and those that no longer belong go."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ from llm_service.settings import EMBEDDED
 
 pytestmark = pytest.mark.unit
 
-HORIZON, FIRST = 20, 3  # less than in the shipped files, so that fates and compared sets differ and replays are fast
+HORIZON, FIRST = 20, 3  # less than in the shipped files, so that outcomes and compared sets differ and replays are fast
 GRID = GridSettings(compare=CompareSettings(horizon=HORIZON, first=FIRST))
 
 
@@ -58,18 +58,18 @@ def _splits(row):
 
 
 def _falsified(row):
-    fates = {"survived": [not survived for survived in row["survived"]], "steps": [7] * len(row["ids"])}
-    return {**row, **fates, "case": "old", "prompt": "old", "pivotal": True, "salvageable": True}
+    outcomes = {"survived": [not survived for survived in row["survived"]], "steps": [7] * len(row["ids"])}
+    return {**row, **outcomes, "case": "old", "prompt": "old", "pivotal": True, "salvageable": True}
 
 
 def _contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def _fates(compare, row):
+def _outcomes(compare, row):
     snapshot = Snapshot.from_json(row["snapshot"])
     ids = compare.compared_set(compare.decision(snapshot), json.loads(row["played"])["id"])
-    return compare.fates(snapshot, ids)
+    return compare.outcomes(snapshot, ids)
 
 
 def test_replayed_files_are_those_of_the_present_engine(model, monkeypatch, capsys):
@@ -82,15 +82,15 @@ def test_replayed_files_are_those_of_the_present_engine(model, monkeypatch, caps
     assert "1 of 2 decisions" in capsys.readouterr().out
     env = make_env(GRID)
     compare = Comparator(env, DecisionEngine(env, GRID), GRID)
-    assert not pivotal(_fates(compare, shared))
+    assert not pivotal(_outcomes(compare, shared))
     gate, seeds = (read_parquet(model / file.name) for file in FILES)
     assert [row["key"] for row in gate] == [splits["key"]] and len(seeds) == 1
     for row in (*gate, *seeds):
-        fates, old, played = _fates(compare, row), before[row["key"]], json.loads(row["played"])["id"]
-        assert row["ids"] == list(fates)
-        assert row["survived"] == [fate.survived for fate in fates.values()]
-        assert row["steps"] == [fate.steps for fate in fates.values()]
-        assert row["salvageable"] == salvageable(fates, played)
+        outcomes, old, played = _outcomes(compare, row), before[row["key"]], json.loads(row["played"])["id"]
+        assert row["ids"] == list(outcomes)
+        assert row["survived"] == [outcome.survived for outcome in outcomes.values()]
+        assert row["steps"] == [outcome.steps for outcome in outcomes.values()]
+        assert row["salvageable"] == salvageable(outcomes, played)
         same = ("split", "kind", "distance", "snapshot", "pivotal")
         assert [row[key] for key in same] == [old[key] for key in same]
         known = labelled_case(row)

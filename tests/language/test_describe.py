@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ace_ray.config.refine import LanguageSettings
+from ace_ray.domain import Outcome
 from ace_ray.language.actor import Actor
 from ace_ray.language.describe import action_text, element_names, facts_of
-from ace_ray.language.view import Outcome
 
 pytestmark = pytest.mark.unit
 
@@ -57,7 +57,7 @@ def test_the_text_of_an_action_names_exactly_what_it_moves(catalogue, obs):
 
 
 def test_the_case_lists_do_nothing_first_and_the_best_by_score(actor, obs, decision):
-    case = actor.case(obs, decision, played=int(decision.ids[3]), fate=Outcome(False, 9, 0.1))
+    case = actor.case(obs, decision, played=int(decision.ids[3]), outcome=Outcome(False, 9, 0.1))
     assert case.candidates[0].id == 0
     scores = [c.score for c in case.candidates[1:]]
     assert scores == sorted(scores, reverse=True)
@@ -75,7 +75,7 @@ def test_predicted_loadings_are_those_of_the_decision(actor, obs, decision):
 
 
 def test_a_proposed_bus_assignment_is_found_again(actor, obs, decision):
-    case = actor.case(obs, decision, played=0, fate=Outcome(False, 9, 0.1))
+    case = actor.case(obs, decision, played=0, outcome=Outcome(False, 9, 0.1))
     wanted = next(c for c in case.candidates if actor.catalogue.kind[c.id] == 2)
     substation = int(actor.catalogue.substation[wanted.id])
     row = actor.catalogue.bus_rows([wanted.id])[0]
@@ -87,7 +87,7 @@ def test_a_proposed_bus_assignment_is_found_again(actor, obs, decision):
 def test_without_candidates_the_prompt_is_the_papers(engine, env, obs, decision, grid_settings):
     facts = facts_of(env, engine.security.lines, grid_settings)
     bare = Actor(engine, facts, LanguageSettings(candidates=0, substations=6))
-    case = bare.case(obs, decision, played=0, fate=Outcome(False, 9, 0.1))
+    case = bare.case(obs, decision, played=0, outcome=Outcome(False, 9, 0.1))
     text = bare.messages(case, obs, decision)[1]["content"]
     assert case.candidates == ()
     assert "Candidates" not in text

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from ace_ray.config.refine import LanguageSettings
+from ace_ray.domain import Outcome
 from ace_ray.language.actor import Actor
 from ace_ray.language.describe import facts_of
 from ace_ray.language.paper import parse_changes
-from ace_ray.language.view import Outcome
 
 pytestmark = pytest.mark.unit
 

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from ace_ray.domain import Outcome
 from ace_ray.language.prompts import AttemptView, actor_messages, effect_text, state_text, what_is_left
-from ace_ray.language.view import CaseView, FlowView, Outcome, SubstationView
+from ace_ray.language.view import CaseView, FlowView, SubstationView
 from tests.language.cases import CANDIDATES, made_case
 
 pytestmark = pytest.mark.unit

@@ -42,4 +42,4 @@ def test_prompt_reply_and_replay_are_told_round_by_round():
     assert second.id == listed[number].id and "-> replayed: the grid " in text and f": {second.verdict}" in text
     assert len(asked.rounds) == (2 if second.verdict == "better" else 3)
     assert "Tried since" in client.requests[1].messages[-1]["content"]
-    assert second.fate == question.comparator.fate(question.snapshot, listed[number].id)
+    assert second.outcome == question.comparator.outcome(question.snapshot, listed[number].id)

@@ -30,39 +30,39 @@ def plain_loop(env, engine, settings, snapshot, ids):
     return True, len(rewards), sum(rewards)
 
 
-def test_a_fate_is_what_a_plain_step_loop_shows(comparator, env, own_engine, short_settings, greedy_decisions):
+def test_a_outcome_is_what_a_plain_step_loop_shows(comparator, env, own_engine, short_settings, greedy_decisions):
     seen = set()
     for snapshot, played in greedy_decisions[::2]:
         decision = comparator.decision(snapshot)
         for id in comparator.compared_set(decision, played)[:3]:
-            fate = comparator.fate(snapshot, id)
+            outcome = comparator.outcome(snapshot, id)
             ids = comparator.ids(snapshot, id)
             expected = plain_loop(env, own_engine, short_settings, snapshot, ids)
-            assert (fate.survived, fate.steps) == expected[:2]
-            assert fate.ret == pytest.approx(expected[2], abs=1e-6)
+            assert (outcome.survived, outcome.steps) == expected[:2]
+            assert outcome.ret == pytest.approx(expected[2], abs=1e-6)
             seen.add(id)
     assert len(seen) > 2
 
 
-def test_a_blackout_ends_a_fate_and_costs_its_reward(comparator, own_engine, env, greedy_decisions):
+def test_a_blackout_ends_a_outcome_and_costs_its_reward(comparator, own_engine, env, greedy_decisions):
     snapshot, _ = greedy_decisions[0]
     obs = rebuild(env, own_engine.catalogue, snapshot)
     catalogue = own_engine.catalogue
     legal = np.flatnonzero(catalogue.legal(obs) & (catalogue.kind == 2))
     deadly = next(int(i) for i in legal if obs.simulate(catalogue.action([i], obs))[2])
-    fate = comparator.fate(snapshot, deadly)
-    assert (fate.survived, fate.steps, fate.ret) == (False, 1, -1.0)
-    survivor = comparator.fate(snapshot, 0)
-    assert comparator.verdict(survivor, fate) == "better"
-    fates = {deadly: fate, 0: survivor}
-    assert survivor.survived and comparator.salvageable(fates, deadly) and comparator.pivotal(fates)
+    outcome = comparator.outcome(snapshot, deadly)
+    assert (outcome.survived, outcome.steps, outcome.ret) == (False, 1, -1.0)
+    survivor = comparator.outcome(snapshot, 0)
+    assert comparator.verdict(survivor, outcome) == "better"
+    outcomes = {deadly: outcome, 0: survivor}
+    assert survivor.survived and comparator.salvageable(outcomes, deadly) and comparator.pivotal(outcomes)
 
 
 def test_the_end_of_the_scenario_counts_as_survived(comparator, greedy_decisions):
     snapshot, played = greedy_decisions[0]
     capped = replace(snapshot, scenario=replace(snapshot.scenario, max_steps=snapshot.step + 2))
-    fate = comparator.fate(capped, played)
-    assert fate.survived and fate.steps == 2
+    outcome = comparator.outcome(capped, played)
+    assert outcome.survived and outcome.steps == 2
 
 
 def test_the_compared_set_is_nothing_played_and_the_first_by_score(comparator, greedy_decisions):
@@ -76,31 +76,33 @@ def test_the_compared_set_is_nothing_played_and_the_first_by_score(comparator, g
     assert comparator.compared_set(decision, 0) == (0, *first)
 
 
-def test_a_fate_is_replayed_once(comparator, greedy_decisions):
+def test_a_outcome_is_replayed_once(comparator, greedy_decisions):
     snapshot, played = greedy_decisions[0]
-    first = comparator.fates(snapshot, [0, played])
+    first = comparator.outcomes(snapshot, [0, played])
     replays = comparator.replays
-    assert comparator.fates(snapshot, [played, 0]) == first == comparator.known(snapshot)
+    assert comparator.outcomes(snapshot, [played, 0]) == first == comparator.known(snapshot)
     assert comparator.replays == replays == len(first)
 
 
-def test_the_fates_of_a_snapshot_long_unasked_are_forgotten_and_found_again(comparator, greedy_decisions, monkeypatch):
-    monkeypatch.setattr("ace_ray.refine.comparator.FATES_KEPT", 2)
+def test_the_outcomes_of_a_snapshot_long_unasked_are_forgotten_and_found_again(
+    comparator, greedy_decisions, monkeypatch
+):
+    monkeypatch.setattr("ace_ray.refine.comparator.OUTCOMES_KEPT", 2)
     (first, played), (second, _), (third, _) = greedy_decisions[:3]
-    before = comparator.fates(first, [0, played])
-    comparator.fate(second, 0)
-    comparator.fate(first, 0)  # asked again: now the second is the oldest
-    comparator.fate(third, 0)
+    before = comparator.outcomes(first, [0, played])
+    comparator.outcome(second, 0)
+    comparator.outcome(first, 0)  # asked again: now the second is the oldest
+    comparator.outcome(third, 0)
     assert comparator.known(first) == before and comparator.known(third)
     assert not comparator.known(second) and not comparator.known(second), "looking does not bring one back"
     assert len({row["snapshot"] for row in comparator.rows()}) == 2
     replays = comparator.replays
-    comparator.fate(second, 0)
+    comparator.outcome(second, 0)
     assert comparator.replays == replays + 1 and not comparator.known(first)
-    assert comparator.fates(first, [0, played]) == before
+    assert comparator.outcomes(first, [0, played]) == before
 
 
-def test_shared_futures_change_no_fate(own_env, own_engine, short_settings, greedy_decisions):
+def test_shared_futures_change_no_outcome(own_env, own_engine, short_settings, greedy_decisions):
     """Decisions walked back from the last one, with and without trajectories that go on together."""
     found, shared = [], []
     for share in (True, False):
@@ -109,14 +111,14 @@ def test_shared_futures_change_no_fate(own_env, own_engine, short_settings, gree
             comparator._trails.future = lambda step, state, until: None
         for snapshot, played in reversed(greedy_decisions):
             decision = comparator.decision(snapshot)
-            found.append(comparator.fates(snapshot, comparator.compared_set(decision, played)))
+            found.append(comparator.outcomes(snapshot, comparator.compared_set(decision, played)))
         shared.append(comparator.shared_steps)
     half = len(found) // 2
     for a, b in zip(found[:half], found[half:], strict=True):
         assert a.keys() == b.keys()
-        for id, fate in a.items():
-            assert (fate.survived, fate.steps) == (b[id].survived, b[id].steps)
-            assert fate.ret == pytest.approx(b[id].ret, abs=1e-5)
+        for id, outcome in a.items():
+            assert (outcome.survived, outcome.steps) == (b[id].survived, b[id].steps)
+            assert outcome.ret == pytest.approx(b[id].ret, abs=1e-5)
     assert shared[0] > 0 and shared[1] == 0
 
 
@@ -147,20 +149,20 @@ def test_a_log_that_ends_the_episode_is_no_snapshot(comparator, greedy_decisions
     deadly = next(int(i) for i in legal if obs.simulate(catalogue.action([i], obs))[2])
     beyond = replace(snapshot, log=(*snapshot.log, (snapshot.step, (deadly,))), step=snapshot.step + 5)
     with pytest.raises(GridMismatchError, match="before its own step"):
-        comparator.fate(beyond, 0)
-    assert comparator.fate(snapshot, 0).steps > 0  # and the comparator goes on
+        comparator.outcome(beyond, 0)
+    assert comparator.outcome(snapshot, 0).steps > 0  # and the comparator goes on
 
 
-def test_cached_fates_travel_as_json_and_only_to_the_same_settings(
+def test_cached_outcomes_travel_as_json_and_only_to_the_same_settings(
     comparator, own_env, own_engine, short_settings, greedy_decisions
 ):
     snapshot, played = greedy_decisions[1]
-    fates = comparator.fates(snapshot, [0, played])
+    outcomes = comparator.outcomes(snapshot, [0, played])
     rows = json.loads(json.dumps(comparator.rows()))
     other = Comparator(own_env, own_engine, short_settings)
     other.load_rows(rows)
-    assert other.fates(snapshot, [0, played]) == fates and other.replays == 0
+    assert other.outcomes(snapshot, [0, played]) == outcomes and other.replays == 0
     longer = short_settings.compare.model_copy(update={"horizon": 13})
     stranger = Comparator(own_env, own_engine, short_settings.model_copy(update={"compare": longer}))
-    with pytest.raises(GridMismatchError, match="cached fates"):
+    with pytest.raises(GridMismatchError, match="cached outcomes"):
         stranger.load_rows(rows)

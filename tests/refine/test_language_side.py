@@ -7,6 +7,7 @@ import pytest
 
 from ace_ray.config.grid import GridSettings
 from ace_ray.config.refine import CriticSettings, LanguageSettings
+from ace_ray.domain import Outcome
 from ace_ray.grid.scenarios.environment import make_env
 from ace_ray.grid.scenarios.snapshot import Snapshot
 from ace_ray.language.actor import Actor
@@ -14,7 +15,6 @@ from ace_ray.language.describe import facts_of
 from ace_ray.language.view import CaseView
 from ace_ray.refine.case import Attempt, Case
 from ace_ray.refine.critic import Critic
-from ace_ray.refine.outcome import Fate
 from ace_ray.refine.proposers import LanguageProposer
 from ace_ray.refine.rebuild import Rebuilder
 from llm_service.errors import DeadlineExceeded, ModelError, Refused
@@ -30,7 +30,7 @@ def case(engine, episode_observations, scenario):
     obs = max(episode_observations, key=lambda o: float(o.rho.max()))
     played = int(engine.decide(obs).ids[3])
     decision = engine.decide(obs, proposals=[played])
-    return Case(Snapshot(scenario, (), int(obs.current_step)), obs, decision, played, Fate(False, 12, 0.4))
+    return Case(Snapshot(scenario, (), int(obs.current_step)), obs, decision, played, Outcome(False, 12, 0.4))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def propose(actor, case, answers, history=()):
 
 
 def test_a_listed_candidate_becomes_its_catalogue_id_and_the_exchange_is_kept(actor, case):
-    view = actor.case(case.obs, case.decision, case.played, case.fate)
+    view = actor.case(case.obs, case.decision, case.played, case.outcome)
     wanted = next(n for n, shown in enumerate(view.candidates) if shown.id != case.played)
     text = reply({"candidate": wanted})
     proposal, client = propose(actor, case, [text])
@@ -62,7 +62,7 @@ def test_a_listed_candidate_becomes_its_catalogue_id_and_the_exchange_is_kept(ac
 
 def test_the_next_round_is_told_what_became_of_the_last_one(actor, case):
     first = LanguageProposer(FakeClient([reply({"candidate": 1})]), actor, LanguageSettings()).propose(case, [])
-    tried = Attempt(first.id or 1, Fate(False, 17, 0.9), "worse", None, first)
+    tried = Attempt(first.id or 1, Outcome(False, 17, 0.9), "worse", None, first)
     before, _ = propose(actor, case, ["{}"])
     after, _ = propose(actor, case, ["{}"], [tried])
     assert before.case and not after.case  # later rounds show the same case
@@ -94,8 +94,8 @@ def test_what_cannot_be_used_is_an_error_of_the_round(actor, case, answer, error
 def test_the_bad_example_again_is_a_repeat(actor, case, engine):
     listed = actor.case(case.obs, case.decision, None, None).candidates
     same = next(n for n, shown in enumerate(listed) if shown.id > 0)
-    again = Case(case.snapshot, case.obs, case.decision, listed[same].id, case.fate)
-    view = actor.case(again.obs, again.decision, again.played, again.fate)
+    again = Case(case.snapshot, case.obs, case.decision, listed[same].id, case.outcome)
+    view = actor.case(again.obs, again.decision, again.played, again.outcome)
     number = [n for n, shown in enumerate(view.candidates) if shown.id == again.played]
     action = {"candidate": number[0]} if number else {"candidate": 63}
     proposal, _ = propose(actor, again, [reply(action)])

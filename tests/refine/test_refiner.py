@@ -76,18 +76,18 @@ def test_the_walk_back_asks_about_salvageable_decisions_only(comparator, results
     for result in results[:survived]:
         item = result.pending
         compared = comparator.compared_set(comparator.decision(item.snapshot), item.played)
-        fates = comparator.fates(item.snapshot, compared)
-        assert not fates[item.played].survived
-        assert bool(result.rounds) == result.salvageable == comparator.salvageable(fates, item.played)
+        outcomes = comparator.outcomes(item.snapshot, compared)
+        assert not outcomes[item.played].survived
+        assert bool(result.rounds) == result.salvageable == comparator.salvageable(outcomes, item.played)
     assert {result.status for result in results[survived + 1 :]} <= {"skipped"}
 
 
 def test_what_is_accepted_is_better_over_the_horizon_and_what_is_rejected_is_not(comparator, results):
     for result in [r for r in results if r.rounds]:
         item = result.pending
-        bad = comparator.fate(item.snapshot, item.played)
+        bad = comparator.outcome(item.snapshot, item.played)
         verdicts = [
-            comparator.verdict(comparator.fate(item.snapshot, row["catalogue_id"]), bad) for row in result.rounds
+            comparator.verdict(comparator.outcome(item.snapshot, row["catalogue_id"]), bad) for row in result.rounds
         ]
         assert [row["verdict"] for row in result.rounds] == verdicts
         assert "better" not in verdicts[:-1] and (result.status == "accepted") == (verdicts[-1] == "better")
@@ -98,9 +98,9 @@ def test_the_first_round_keeps_what_was_shown_and_what_the_look_back_had_found_o
     for result in [r for r in results if r.rounds]:
         first, *later = result.rounds
         assert first["case"] == "what was shown" and not any("case" in row or "compared" in row for row in later)
-        compared = {int(id): fate for id, fate in json.loads(first["compared"]).items()}
-        assert compared == {id: comparator.fate(result.pending.snapshot, id).to_json() for id in compared}
-        assert {fate[0] for fate in compared.values()} == {0, 1}  # salvageable: the played one dies, one survives
+        compared = {int(id): outcome for id, outcome in json.loads(first["compared"]).items()}
+        assert compared == {id: comparator.outcome(result.pending.snapshot, id).to_json() for id in compared}
+        assert {outcome[0] for outcome in compared.values()} == {0, 1}  # salvageable: the played one dies, one survives
 
 
 def test_refined_rows_are_what_the_environment_did_from_the_original_state(env, engine, comparator, settings, results):
@@ -160,11 +160,11 @@ def test_what_cannot_be_played_costs_a_round_and_nothing_more(comparator, settin
     decision = comparator.decision(item.snapshot)
     legal = engine.catalogue.legal(comparator.observation(item.snapshot))
     illegal = int(np.flatnonzero(~legal)[-1])
-    known = {id: fate for id, fate in comparator.known(item.snapshot).items() if id != item.played}
+    known = {id: outcome for id, outcome in comparator.known(item.snapshot).items() if id != item.played}
     losing = next(
         id
-        for id, fate in known.items()
-        if comparator.verdict(fate, comparator.fate(item.snapshot, item.played)) != "better"
+        for id, outcome in known.items()
+        if comparator.verdict(outcome, comparator.outcome(item.snapshot, item.played)) != "better"
     )
     script = Scripted(
         Proposal(None, error="unparsed", prompt="p1", reply="hm"),
@@ -214,8 +214,8 @@ def test_the_papers_trigger_and_validity_go_by_the_reward_alone(comparator, sett
 def test_the_advantage_of_a_decision_is_its_gap_to_the_best_alternative(comparator, settings, results):
     for result in [r for r in results if r.rounds or r.status == "unsalvageable"]:
         item = result.pending
-        fates = comparator.known(item.snapshot)
-        gap = comparator.fate(item.snapshot, item.played).ret - max(fate.ret for fate in fates.values())
+        outcomes = comparator.known(item.snapshot)
+        gap = comparator.outcome(item.snapshot, item.played).ret - max(outcome.ret for outcome in outcomes.values())
         assert result.advantage <= 0.0 and result.advantage >= gap - 1e-9
 
 
@@ -241,14 +241,14 @@ def test_search_goes_down_the_scores_and_random_never_repeats(comparator, result
     decision = comparator.decision(snapshot)
     from ace_ray.refine.case import Attempt, Case
 
-    fate = comparator.fate(snapshot, played)
-    case = Case(snapshot, comparator.observation(snapshot), decision, played, fate)
+    outcome = comparator.outcome(snapshot, played)
+    case = Case(snapshot, comparator.observation(snapshot), decision, played, outcome)
     for proposer in (SearchProposer(), RandomProposer(3)):
         history = []
         for _ in range(int(decision.mask.sum()) - (played in decision.ids[decision.mask])):
             proposal = proposer.propose(case, history)
             assert proposal.error is None
-            history.append(Attempt(proposal.id, fate, "worse"))
+            history.append(Attempt(proposal.id, outcome, "worse"))
         tried = [attempt.id for attempt in history]
         assert len(set(tried)) == len(tried) and played not in tried
         assert set(tried) | {played} >= set(decision.ids[decision.mask].tolist())

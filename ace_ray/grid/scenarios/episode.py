@@ -1,4 +1,4 @@
-"""Reward and fate of one environment step, the same everywhere: decision env, comparator, evaluation."""
+"""Reward and outcome of one environment step, the same everywhere: decision env, comparator, evaluation."""
 
 from typing import Any
 

@@ -82,7 +82,7 @@ def refining_lines(result: dict[str, Any]) -> list[str]:
         f"{result['cores']} cores",
         f"{result['decisions_per_s']['off']:8.2f} decisions a second with the refiner at rest",
         f"{result['decisions_per_s']['on']:8.2f} with the refiner at work: {refiner['questions']} questions answered "
-        f"{answered}, {refiner['fates']} fates, {refiner['cpu_s']:.0f} of {refiner['seconds']:.0f} s on the CPU",
+        f"{answered}, {refiner['outcomes']} outcomes, {refiner['cpu_s']:.0f} of {refiner['seconds']:.0f} s on the CPU",
         f"{result['ratio']:8.2f} ratio ({low:.2f} to {high:.2f}), the median of {result['blocks']} blocks "
         f"{result['ratio_median']:.2f}; {result['ratio_cpu']:.2f} by the worker's CPU time",
     ]
@@ -281,14 +281,14 @@ def _refine(settings: RunSettings, latency: Latency, switch: _Switch, tell: Conn
     client = _client(settings, latency, switch)
     try:
         proposer = LanguageProposer(client, Actor(engine, facts, settings.language), settings.language)
-        did = {"questions": 0, "fates": 0}
+        did = {"questions": 0, "outcomes": 0}
         _counted(proposer, "propose", did, "questions")
         ids, begun = itertools.count(), _cpu_s()
         switch.rest_at_signal()
         while not switch.over():
             # Each pass has a comparator of its own: one remembers what it has replayed.
             comparator = Comparator(env, engine, settings.grid)
-            _counted(comparator, "fate", did, "fates")
+            _counted(comparator, "outcome", did, "outcomes")
             refiner = Refiner(comparator, proposer, settings, reserve=lambda n: next(ids) * n, stopped=switch.over)
             for item in pending:
                 for _ in refiner.refine([item]):

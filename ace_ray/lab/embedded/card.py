@@ -66,16 +66,16 @@ def card(model: Path) -> str:
         "best replayed action survives, minus that of the proposal; a reply that names nothing usable counts as the "
         "worst action. `first` is the best slot score that is not the bad example, `random` the expected value over "
         "the other listed candidates, `left` what the prompt ends with (`first` where it shows no danger). "
-        "Pivotal: the listed actions do not share one fate.",
+        "Pivotal: some of the listed actions survive and others do not.",
         "",
         *_figures(record["validation"]),
         "",
         *_critic(model),
         "## Limits",
         "",
-        "It knows one grid and one prompt. A fate depends on the controller that goes on after the action, so labels "
-        "age when the decision engine, its settings or its proposal memory change: those of the training labels have "
-        f"the settings' hash {labels['meta'].get('context', '?')}"
+        "It knows one grid and one prompt. An outcome depends on the controller that goes on after the action, so "
+        "labels age when the decision engine, its settings or its proposal memory change: those of the training labels "
+        f"have the settings' hash {labels['meta'].get('context', '?')}"
         + (f", those of the gate and seed files {read_context(model)}." if files else "."),
         "",
         "## Files",

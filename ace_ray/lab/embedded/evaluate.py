@@ -13,23 +13,22 @@ from typing import Any
 
 import numpy as np
 
+from ace_ray import domain
 from ace_ray.finetune.examples import LabelledCase
 from ace_ray.finetune.held_out import Replier, deployed_case, proposal
 from ace_ray.language.prompts import Message, actor_messages, what_is_left
 from ace_ray.language.reply import parse_actor
-from ace_ray.refine import outcome as fate
 
 
 def survival_regret(labelled: LabelledCase, proposed: int | None) -> float:
-    """Regret of a proposal in [0, 1]; None, or an id without a known fate, counts as the worst of the set."""
+    """Regret of a proposal in [0, 1]; None, or an id without a known outcome, counts as the worst of the set."""
     ended = None if proposed is None else labelled.outcomes.get(proposed)
-    return fate.survival_regret(labelled.outcomes.values(), ended, labelled.case.facts.horizon)
+    return domain.survival_regret(labelled.outcomes.values(), ended, labelled.case.facts.horizon)
 
 
 def is_pivotal(labelled: LabelledCase) -> bool:
-    """Do-nothing and the listed candidates do not share one fate."""
-    fates = {o.survived for i, o in labelled.outcomes.items() if labelled.case.number(i) is not None}
-    return len(fates) > 1
+    """Of do-nothing and the listed candidates some survive and some do not."""
+    return domain.pivotal({i: o for i, o in labelled.outcomes.items() if labelled.case.number(i) is not None})
 
 
 def evaluate_replies(cases: Sequence[LabelledCase], replier: Replier, seed: int = 0) -> dict[str, Any]:

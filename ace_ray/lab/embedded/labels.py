@@ -3,7 +3,7 @@
 Greedy plays training scenarios, with random slots mixed in so that bad decisions occur. Of each episode some
 decisions are labelled: of those before a blackout up to `before_blackout`, looking back at most `lookback` decisions,
 and `random` critical ones at random, at most one per 25 steps. Every action of the compared set is replayed
-over the horizon. Further decisions are kept without fates (bootstrap labels, where the least danger decides): they
+over the horizon. Further decisions are kept without outcomes (bootstrap labels, where the least danger decides): they
 cost little.
 """
 
@@ -21,6 +21,8 @@ import numpy as np
 from ace_ray.agents.greedy import greedy_slot
 from ace_ray.config.grid import GridSettings
 from ace_ray.config.refine import CriticSettings, LanguageSettings
+from ace_ray.domain import Outcome, best, pivotal, salvageable
+from ace_ray.finetune.held_out import outcome_columns, outcomes_of
 from ace_ray.grid.decision_env import DecisionEnv
 from ace_ray.grid.engine import Decision, DecisionEngine
 from ace_ray.grid.fingerprint import behaviour
@@ -32,7 +34,6 @@ from ace_ray.language.actor import Actor
 from ace_ray.language.critic import EpisodeStep, critic_system
 from ace_ray.language.describe import action_text, facts_of, when_text
 from ace_ray.refine.comparator import Comparator
-from ace_ray.refine.outcome import Fate, best, pivotal, salvageable
 
 _SPACING = 25
 SPLITS = ("train", "validation", "test")
@@ -49,7 +50,7 @@ class LabelPlan:
             ones can hardly ever be saved).
         before_blackout: Of these at most so many an episode.
         random: Random critical decisions labelled an episode.
-        bootstrap: Further decisions kept without fates an episode.
+        bootstrap: Further decisions kept without outcomes an episode.
         perturbation: Chance of a random slot at a decision, drawn per episode from these.
         max_steps: Cap of an episode's length, so that starts vary more.
         spaced: The spacing holds for the decisions before a blackout too, as in an evaluation.
@@ -169,9 +170,7 @@ class Labeller:
         snapshot = Snapshot.from_json(row["snapshot"])
         obs, played = self.comparator.observation(snapshot), _played(row)
         decision = self.engine.decide(obs, proposals=[played])
-        known = dict(zip(row["ids"], zip(row["survived"], row["steps"], row["returns"], strict=True), strict=True))
-        fate = Fate(*known[played]) if played in known else None
-        return {**row, **self._texts(obs, decision, played, fate)}
+        return {**row, **self._texts(obs, decision, played, outcomes_of(row).get(played))}
 
     def _play(self, scenario: Scenario, rng: np.random.Generator) -> tuple[list[Visit], bool, int]:
         """Greedy with random slots; returns the decisions, whether the grid went black, and the steps played."""
@@ -223,38 +222,36 @@ class Labeller:
         return sorted(chosen)
 
     def _compared(self, split: str, choice: Choice, distance: int) -> dict[str, Any]:
-        """The row of a decision with the fates of its compared set."""
+        """The row of a decision with the outcomes of its compared set."""
         begun = time.perf_counter()
         compared = self.comparator.compared_set(choice.decision, choice.played)
-        fates = self.comparator.fates(choice.snapshot, compared)
-        return self._row(split, choice, fates, distance, time.perf_counter() - begun)
+        outcomes = self.comparator.outcomes(choice.snapshot, compared)
+        return self._row(split, choice, outcomes, distance, time.perf_counter() - begun)
 
-    def _row(self, split: str, choice: Choice, fates: dict[int, Fate], distance: int, seconds: float) -> dict[str, Any]:
+    def _row(
+        self, split: str, choice: Choice, outcomes: dict[int, Outcome], distance: int, seconds: float
+    ) -> dict[str, Any]:
         obs = self.comparator.observation(choice.snapshot)
-        played = fates.get(choice.played)
-        span = max((abs(f.span) for f in fates.values()), default=0.0)
+        played = outcomes.get(choice.played)
+        span = max((abs(f.span) for f in outcomes.values()), default=0.0)
         return {
             "key": choice.snapshot.key(),
             "split": split,
             "kind": choice.decision.kind,
             "distance": distance,
             "snapshot": choice.snapshot.to_json(),
-            "ids": list(fates),
-            "survived": [f.survived for f in fates.values()],
-            "steps": [f.steps for f in fates.values()],
-            "returns": [round(f.ret, 6) for f in fates.values()],
-            "spans": [round(f.span, 6) for f in fates.values()],
+            **outcome_columns(outcomes),
             "tie": max(1e-6, self.plan.grid.compare.tie * span),
-            "best": best(fates) if fates else int(choice.decision.ids[int(np.argmax(choice.decision.score))]),
-            "salvageable": bool(fates) and salvageable(fates, choice.played),
-            "pivotal": bool(fates) and pivotal(_without_played(fates, choice)),
+            "best": best(outcomes) if outcomes else int(choice.decision.ids[int(np.argmax(choice.decision.score))]),
+            "salvageable": bool(outcomes) and salvageable(outcomes, choice.played),
+            "pivotal": bool(outcomes) and pivotal(_without_played(outcomes, choice)),
             "seconds": round(seconds, 3),
             **self._texts(obs, choice.decision, choice.played, played),
         }
 
-    def _texts(self, obs: Any, decision: Decision, played: int, fate: Fate | None) -> dict[str, Any]:
+    def _texts(self, obs: Any, decision: Decision, played: int, outcome: Outcome | None) -> dict[str, Any]:
         """What a row says in the words of the prompts: the case, the played action, and the whole prompt."""
-        case = self.actor.case(obs, decision, played, fate)
+        case = self.actor.case(obs, decision, played, outcome)
         if case.bad is None:
             raise ValueError("a case with a played action has a bad example")
         return {
@@ -282,12 +279,12 @@ def _played(row: dict[str, Any]) -> int:
     return int(json.loads(row["played"])["id"])
 
 
-def _without_played(fates: dict[int, Fate], choice: Choice) -> dict[int, Fate]:
-    """Fates of do-nothing and the first slots: a played action outside them does not make a state pivotal."""
+def _without_played(outcomes: dict[int, Outcome], choice: Choice) -> dict[int, Outcome]:
+    """Outcomes of do-nothing and the first slots: a played action outside them does not make a state pivotal."""
     legal = np.flatnonzero(choice.decision.mask & (choice.decision.ids > 0))
     ranked = legal[np.argsort(-choice.decision.score[legal], kind="stable")]
-    first = {0, *(int(i) for i in choice.decision.ids[ranked][: len(fates)])}
-    return {i: f for i, f in fates.items() if i in first}
+    first = {0, *(int(i) for i in choice.decision.ids[ranked][: len(outcomes)])}
+    return {i: f for i, f in outcomes.items() if i in first}
 
 
 def _random_slot(decision: Decision, rng: np.random.Generator) -> int:

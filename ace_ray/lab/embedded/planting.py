@@ -1,8 +1,8 @@
 """Planted decisions: an episode as it was played up to a decision, another action there, and what came of it.
 
-The fates of the compared set say which actions die within the horizon while another survives. Of such an action it is
-known that it was a bad decision; where it leads to a blackout, the critic ought to find it (`critic_exam`), and learns
-to from such episodes (`embedded_train`).
+The outcomes of the compared set say which actions die within the horizon while another survives. Of such an action it
+is known that it was a bad decision; where it leads to a blackout, the critic ought to find it (`critic_exam`), and
+learns to from such episodes (`embedded_train`).
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ def plant(
 def plantable(state: ExamState, rng: np.random.Generator) -> list[int]:
     """Ids to plant for training, where some of the compared set die and some survive: up to four that die, one that
     survives; else none."""
-    dead = [id for id, fate in state.fates.items() if not fate.survived]
-    alive = [id for id, fate in state.fates.items() if fate.survived]
+    dead = [id for id, outcome in state.outcomes.items() if not outcome.survived]
+    alive = [id for id, outcome in state.outcomes.items() if outcome.survived]
     if not dead or not alive:
         return []
     return [*rng.permutation(dead)[:_MOST_DEADLY].tolist(), int(rng.choice(alive))]
@@ -106,7 +106,7 @@ def training_episodes(
     for state in states:
         for id in plantable(state, rng):
             planted = plant(labeller, state.snapshot, id, float(rng.choice(astray)), rng)
-            as_it_should = planted is not None and planted.blackout != state.fates[id].survived
+            as_it_should = planted is not None and planted.blackout != state.outcomes[id].survived
             episode = planted.labelled(settings) if planted is not None and as_it_should else None
             if episode is not None:
                 yield episode

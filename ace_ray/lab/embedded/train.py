@@ -6,7 +6,7 @@ no Ray.
 Recipe. Three stages in one schedule: brief lessons (made-up cases of a few lines, without the rules: a third of the
 length, so looking up is learned cheaply; a share of them are strings of numbers and words to copy; some batches of them
 come in the later stages too, or they are forgotten), lessons on made-up cases of many grids (reading prompts, writing
-replies), then labelled decisions of real scenarios with a rest of made-up ones; verified labels (with replayed fates)
+replies), then labelled decisions of real scenarios with a rest of made-up ones; verified labels (with outcomes)
 and bootstrap labels (least danger) are drawn at a set ratio. Every example is made afresh: other order, other bad
 example, other rounds. The loss is that of the reply, plus `Recipe.prompt_loss` times that of the prompt. AdamW, linear
 warm-up and cosine, bf16 autocast. Examples depend on the seed and their index alone, so the number of loader processes

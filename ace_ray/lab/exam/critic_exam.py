@@ -84,8 +84,8 @@ class CriticExam:
         controller that goes astray; what does not end in a blackout gives none."""
         rng = np.random.default_rng(self.settings.seed)
         for state in tqdm(states, unit="state", desc="plant", disable=not progress):
-            deadly = [i for i, fate in state.fates.items() if not fate.survived and i != state.played]
-            if not state.fates[state.played].survived or not deadly:
+            deadly = [i for i, outcome in state.outcomes.items() if not outcome.survived and i != state.played]
+            if not state.outcomes[state.played].survived or not deadly:
                 continue
             for id in rng.permutation(deadly)[:_PLANTED].tolist():
                 for astray in (0.0, ASTRAY):

@@ -1,6 +1,6 @@
 """What a served language model's proposals are worth on held-out decisions (`ace llm eval`).
 
-States come from scenarios that building never saw, at most one per 25 steps, with the fates of their compared set
+States come from scenarios that building never saw, at most one per 25 steps, with the outcomes of their compared set
 replayed (`labels.generate`; they do not depend on the model, so they are made once and kept). On each of them the model
 is asked as a refiner asks it, with the same grammar, checks, replays and rounds (`agents.rounds`), and the choices that
 need no model are scored on the same states with the same number of replays:
@@ -33,6 +33,8 @@ from ace_ray.config.grid import GridSettings
 from ace_ray.config.paths import runs_root
 from ace_ray.config.refine import LanguageSettings
 from ace_ray.config.run import RunSettings
+from ace_ray.domain import Outcome, best, survival_regret
+from ace_ray.finetune.held_out import outcomes_of
 from ace_ray.grid.engine import Decision, DecisionEngine
 from ace_ray.grid.scenarios.environment import make_env
 from ace_ray.grid.scenarios.snapshot import Snapshot
@@ -45,7 +47,6 @@ from ace_ray.language.prompts import AttemptView, what_is_left
 from ace_ray.language.view import CaseView
 from ace_ray.refine.case import Attempt, Case, Proposal
 from ace_ray.refine.comparator import Comparator
-from ace_ray.refine.outcome import Fate, best, survival_regret
 from ace_ray.refine.proposers import LanguageProposer, next_by_score
 from ace_ray.refine.rounds import fault, judge, make_case
 from llm_service.adapters import AdapterRef
@@ -64,13 +65,13 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class ExamState:
-    """A held-out decision and the fates of its compared set, by catalogue id."""
+    """A held-out decision and the outcomes of its compared set, by catalogue id."""
 
     key: str
     kind: str
     snapshot: Snapshot
     played: int
-    fates: Mapping[int, Fate]
+    outcomes: Mapping[int, Outcome]
     pivotal: bool
 
 
@@ -113,14 +114,13 @@ def states_of(rows: Sequence[Mapping[str, Any]]) -> list[ExamState]:
     states: list[ExamState] = []
     for row in rows:
         if row["ids"]:
-            fates = zip(row["ids"], row["survived"], row["steps"], row["returns"], row["spans"], strict=True)
             states.append(
                 ExamState(
                     row["key"],
                     row["kind"],
                     Snapshot.from_json(row["snapshot"]),
                     int(json.loads(row["played"])["id"]),
-                    {int(i): Fate(bool(s), int(n), float(r), float(p)) for i, s, n, r, p in fates},
+                    outcomes_of(row),
                     bool(row["pivotal"]),
                 )
             )
@@ -135,7 +135,7 @@ class Exam:
         folder: the states' folder, made with the same grid settings.
 
     Raises:
-        GridMismatchError: the folder's fates were replayed under other settings.
+        GridMismatchError: the folder's outcomes were replayed under other settings.
     """
 
     def __init__(self, settings: RunSettings, folder: Path) -> None:
@@ -180,9 +180,10 @@ class Exam:
         for state in states:
             key = state.snapshot.key()
             self.comparator.load_rows(
-                {"context": context, "snapshot": key, "id": i, "fate": f.to_json()} for i, f in state.fates.items()
+                {"context": context, "snapshot": key, "id": i, "outcome": f.to_json()}
+                for i, f in state.outcomes.items()
             )
-        cases = [make_case(self.comparator, state.snapshot, state.played, state.fates) for state in states]
+        cases = [make_case(self.comparator, state.snapshot, state.played, state.outcomes) for state in states]
 
         def proposers(temperature: float, grammar: bool) -> list[LanguageProposer]:
             language = self.settings.language.model_copy(update={"temperature": temperature})
@@ -216,7 +217,7 @@ class Exam:
         first = history[0].proposal or Proposal(None)
 
         def scored(attempts: Sequence[Attempt]) -> dict[str, float]:
-            return score(attempts, state.fates, state.played, rounds, horizon)
+            return score(attempts, state.outcomes, state.played, rounds, horizon)
 
         return {
             "key": state.key,
@@ -254,48 +255,48 @@ class Exam:
     def _tried(self, state: ExamState, order: Sequence[int]) -> list[Attempt]:
         attempts: list[Attempt] = []
         for id in order[: self.settings.refine.rounds]:
-            fate = self.comparator.fate(state.snapshot, id)
-            verdict = self.comparator.verdict(fate, state.fates[state.played])
-            attempts.append(Attempt(id, fate, verdict))  # type: ignore[arg-type]
+            outcome = self.comparator.outcome(state.snapshot, id)
+            verdict = self.comparator.verdict(outcome, state.outcomes[state.played])
+            attempts.append(Attempt(id, outcome, verdict))  # type: ignore[arg-type]
             if verdict == "better":
                 break
         return attempts
 
 
 def score(
-    attempts: Sequence[Attempt], fates: Mapping[int, Fate], played: int, rounds: int, horizon: int
+    attempts: Sequence[Attempt], outcomes: Mapping[int, Outcome], played: int, rounds: int, horizon: int
 ) -> dict[str, float]:
     """Scores of what was tried in one state.
 
     Args:
         attempts: rounds in order, at least one; they end with the first better action.
-        fates: of the compared set, the played action among them.
+        outcomes: of the compared set, the played action among them.
         played: id of the bad example.
         rounds: number of rounds told (`better_1` ...); what ended earlier stays.
         horizon: of the comparison, in steps.
 
     Returns:
         Of the first round: `parsed`, `legal`, `better`, `tie`, `worse` (what cannot be played counts as worse),
-        `survival_regret` and `return_regret` (against the best of `fates`; what cannot be played counts as the worst),
-        `outside_list` (a playable action that is not in `fates`). After r rounds: `better_r`, and
+        `survival_regret` and `return_regret` (against the best of `outcomes`; what cannot be played is the worst),
+        `outside_list` (a playable action that is not in `outcomes`). After r rounds: `better_r`, and
         `survival_regret_r` of what is then kept, the better action or the played one.
     """
     head = attempts[0]
     verdict = head.verdict or "worse"
-    known = fates.values()
-    returned = min(f.ret for f in known) if head.fate is None else head.fate.ret
+    known = outcomes.values()
+    returned = min(f.ret for f in known) if head.outcome is None else head.outcome.ret
     scores = {
         "parsed": float(head.error not in _UNREAD),
         "legal": float(head.error is None),
         **{name: float(verdict == name) for name in ("better", "tie", "worse")},
-        "survival_regret": survival_regret(known, head.fate, horizon),
-        "return_regret": fates[best(fates)].ret - returned,
-        "outside_list": float(head.error is None and head.id not in fates),
+        "survival_regret": survival_regret(known, head.outcome, horizon),
+        "return_regret": outcomes[best(outcomes)].ret - returned,
+        "outside_list": float(head.error is None and head.id not in outcomes),
     }
     for r in range(1, rounds + 1):
-        found = next((a.fate for a in attempts[:r] if a.verdict == "better"), None)
+        found = next((a.outcome for a in attempts[:r] if a.verdict == "better"), None)
         scores[f"better_{r}"] = float(found is not None)
-        scores[f"survival_regret_{r}"] = survival_regret(known, found or fates[played], horizon)
+        scores[f"survival_regret_{r}"] = survival_regret(known, found or outcomes[played], horizon)
     return scores
 
 
