@@ -2,10 +2,10 @@
 
 The decisions come from validation scenarios. Some of do-nothing and the first candidates survive there and some do not,
 so the choice matters. Their replays are cached and shipped with the embedded model. Both versions are asked the
-first-round question of each decision at temperature 0; what they propose is looked up in the cache. The figure is the survival
-regret (share of the horizon that the best known action survives, minus that of the proposal). A new version is
-accepted iff the mean paired difference new - present is at most `gate_tolerance` standard errors. The model without any
-adapter is asked as well: the record says what all tuning so far has changed, beside what this one has.
+first-round question of each decision at temperature 0; what they propose is looked up in the cache. The figure is
+the survival regret (share of the horizon that the best known action survives, minus that of the proposal). A new
+version is accepted iff the mean paired difference new - present is at most `gate_tolerance` standard errors. The model
+without any adapter is asked as well: the record says what all tuning so far has changed, beside what this one has.
 
 What is not in the cache (an action outside the compared set) is replayed live when a judge is given, else it counts
 as the worst known action, as does a reply that does not parse, is illegal or repeats the bad example.

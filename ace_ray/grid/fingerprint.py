@@ -1,9 +1,9 @@
 """What a decision engine does on a few fixed states: its fingerprint, by which labels know their age.
 
 Outcomes, and so all labels, depend on the controller that goes on after the compared action: predicate, rules,
-candidates and scores. Settings have a hash; code has none that would mean anything. So its behaviour is written down where
-labels are made, and compared where they are used. Values are stored rather than hashed: a power flow differs in its last
-digits from machine to machine, and a hash would turn on whether a digit lies at the edge of its rounding.
+candidates and scores. Settings have a hash; code has none that would mean anything. So what it does is written down
+where labels are made, and compared where they are used. Values are stored rather than hashed: a power flow differs in
+its last digits from machine to machine, and a hash would turn on whether a digit lies at the edge of its rounding.
 
 Eight states are a sample: a change that touches one decision in hundreds may pass, and whoever makes it knows.
 """

@@ -35,8 +35,8 @@ class Comparator:
 
     An action is played together with the reconnection that goes along with it, then rules + greedy (no check) follow
     until H steps are played, the scenario ends or the grid goes black. The environment is exact: opponent and
-    maintenance do what they would have done. An outcome depends on snapshot, id and settings alone, so those of the last
-    `OUTCOMES_KEPT` snapshots are cached; one that was forgotten is found again by a replay.
+    maintenance do what they would have done. An outcome depends on snapshot, id and settings alone, so those of the
+    last `OUTCOMES_KEPT` snapshots are cached; one that was forgotten is found again by a replay.
 
     Args:
         env: an environment of its own, reset and stepped here; nobody else may touch it.

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ace_ray.domain import Outcome
-from ace_ray.finetune.examples import DEPLOYED, LabelledCase, Variation, make_example
+from ace_ray.domain import Outcome, verdict
+from ace_ray.finetune.examples import DEPLOYED, LabelledCase, Variation, clearly_worse, make_example
 from ace_ray.lab.embedded.synthetic import SyntheticCases
 from ace_ray.language.prompts import actor_messages
 from ace_ray.language.reply import parse_actor
@@ -77,6 +77,21 @@ def test_without_replays_the_least_danger_that_was_neither_bad_nor_tried_is_the_
 def test_where_all_die_the_longest_survivor_is_the_target():
     outcomes = {0: DEAD, 700: Outcome(False, 5, 0.1), 800: Outcome(False, 60, 4.0), 226: DEAD}
     assert chosen(case_with(outcomes)).id == 800
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (Outcome(False, 31, 1.42, 8.0), Outcome(False, 30, 1.4, 8.0)),  # a step apart, within a tie
+        (Outcome(False, 30, 1.9, 8.0), Outcome(False, 30, 1.4, 8.0)),  # at the same step, with more reward
+        (Outcome(True, 100, 8.0, 8.0), Outcome(True, 100, 7.0, 8.0)),
+        (Outcome(True, 100, 7.0, 8.0), Outcome(False, 99, 9.0, 8.0)),
+    ],
+)
+def test_a_lesson_judges_two_outcomes_as_a_run_does(a, b):
+    labelled = case_with({700: a, 800: b})
+    views = {c.id: c for c in CANDIDATES}
+    assert clearly_worse(labelled, views[800], views[700]) == (verdict(a, b, labelled.tie) == "better")
 
 
 def test_the_target_is_never_the_bad_example_and_always_the_best_of_the_rest_under_any_variation():

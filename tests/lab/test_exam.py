@@ -76,7 +76,7 @@ def test_states_of_one_episode_lie_25_steps_apart_and_those_of_many_come_from_40
         assert plan.before_blackout + plan.random <= max(1, wanted // 40)
 
 
-def test_a_pivotal_state_is_one_whose_offered_actions_do_not_share_a_outcome(states):
+def test_a_pivotal_state_is_one_whose_offered_actions_partly_survive(states):
     for state in states:
         offered = [outcome.survived for id, outcome in state.outcomes.items() if id != state.played]
         if state.pivotal:

@@ -30,7 +30,7 @@ def plain_loop(env, engine, settings, snapshot, ids):
     return True, len(rewards), sum(rewards)
 
 
-def test_a_outcome_is_what_a_plain_step_loop_shows(comparator, env, own_engine, short_settings, greedy_decisions):
+def test_an_outcome_is_what_a_plain_step_loop_shows(comparator, env, own_engine, short_settings, greedy_decisions):
     seen = set()
     for snapshot, played in greedy_decisions[::2]:
         decision = comparator.decision(snapshot)
@@ -44,7 +44,7 @@ def test_a_outcome_is_what_a_plain_step_loop_shows(comparator, env, own_engine, 
     assert len(seen) > 2
 
 
-def test_a_blackout_ends_a_outcome_and_costs_its_reward(comparator, own_engine, env, greedy_decisions):
+def test_a_blackout_ends_an_outcome_and_costs_its_reward(comparator, own_engine, env, greedy_decisions):
     snapshot, _ = greedy_decisions[0]
     obs = rebuild(env, own_engine.catalogue, snapshot)
     catalogue = own_engine.catalogue
@@ -76,7 +76,7 @@ def test_the_compared_set_is_nothing_played_and_the_first_by_score(comparator, g
     assert comparator.compared_set(decision, 0) == (0, *first)
 
 
-def test_a_outcome_is_replayed_once(comparator, greedy_decisions):
+def test_an_outcome_is_replayed_once(comparator, greedy_decisions):
     snapshot, played = greedy_decisions[0]
     first = comparator.outcomes(snapshot, [0, played])
     replays = comparator.replays

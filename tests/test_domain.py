@@ -49,7 +49,7 @@ def test_salvageable_means_the_played_one_dies_and_another_lives():
     assert not salvageable({0: lived(1.0), 7: lived(8.0)}, played=0)
 
 
-def test_pivotal_means_that_they_do_not_share_one_outcome():
+def test_pivotal_means_that_some_survive_and_others_do_not():
     assert pivotal({0: died(5), 7: lived(8.0)})
     assert not pivotal({0: died(5), 7: died(90)})
     assert not pivotal({0: lived(1.0), 7: lived(8.0)})
