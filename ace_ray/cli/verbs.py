@@ -30,7 +30,7 @@ def train(args: argparse.Namespace) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    from ace_ray.evaluation.evaluate import Extras, evaluate_all
+    from ace_ray.evaluation.evaluate import Extras, evaluate_all, evaluation_settings
     from ace_ray.evaluation.rows import write_parquet
     from ace_ray.evaluation.tables import table
 
@@ -38,7 +38,7 @@ def evaluate(args: argparse.Namespace) -> int:
         raise ConfigError("--figure-step says which action --figure draws", "add --figure PNG")
     if args.json and args.json == args.parquet:
         raise ConfigError(f"--json and --parquet both name {args.json}", "name two files")
-    settings, grids = _evaluation_settings(args)
+    settings, grids = evaluation_settings(args.agent, args.config, args.overrides, args.env, args.data)
     scenarios = args.scenarios or settings.evaluation.scenarios
     processes = 1 if "llm" in args.agent else args.processes or settings.evaluation.processes
     extras = Extras(args.scores, args.episodes, args.figure, args.figure_step)
@@ -54,20 +54,6 @@ def evaluate(args: argparse.Namespace) -> int:
     if args.parquet:
         write_parquet(found, args.parquet)
     return 0
-
-
-def _evaluation_settings(args: argparse.Namespace) -> tuple[RunSettings, list[GridSettings]]:
-    """The settings, and those of the grid for each agent: a policy's own, the first policy's for all others."""
-    from ace_ray.agents.registry import trained_settings
-
-    trained = [trained_settings(agent) for agent in args.agent]
-    usual = next((grid for grid in trained if grid is not None), None)
-    overrides = {name: value for name, value in (("env", args.env), ("data", args.data)) if value is not None}
-    grids = []
-    for grid in [usual, *(own or usual for own in trained)]:
-        settings = load_settings(args.config, args.overrides, base=RunSettings(grid=grid) if grid else None)
-        grids.append((settings, settings.grid.model_copy(update=overrides)))
-    return grids[0][0], [grid for _, grid in grids[1:]]
 
 
 @contextlib.contextmanager

@@ -128,13 +128,18 @@ class RunFolder:
             self._lock.close()
 
 
+def new_name(settings: RunSettings) -> str:
+    """The name of a run that the settings do not name: date, time and refiner."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{settings.refine.refiner}"
+
+
 def open_new(settings: RunSettings) -> RunFolder:
     """Creates the folder of a new run, writes its resolved configuration and locks it.
 
     Raises:
         RunFolderError: The folder holds something already, or cannot be written.
     """
-    name = settings.name or f"{time.strftime('%Y%m%d-%H%M%S')}-{settings.refine.refiner}"
+    name = settings.name or new_name(settings)
     path = runs_root(settings) / name
     with files.disk(path):
         if path.is_dir() and not _only_begun(path):

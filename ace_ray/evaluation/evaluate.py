@@ -14,6 +14,8 @@ from tqdm import tqdm
 from ace_ray.agents import registry
 from ace_ray.config.errors import ConfigError, DataError
 from ace_ray.config.grid import GridSettings
+from ace_ray.config.load import load_settings
+from ace_ray.config.run import RunSettings
 from ace_ray.evaluation.episodes import episode_folder, episode_name
 from ace_ray.evaluation.player import EpisodeJob, JobResult, Playable, StatisticsJob
 from ace_ray.evaluation.pool import Pool
@@ -42,6 +44,28 @@ class Extras:
     episodes: Path | None = None
     figure: Path | None = None
     figure_step: int | None = None
+
+
+def evaluation_settings(
+    agents: Sequence[registry.AgentSpec],
+    profiles: Sequence[Path | str] = (),
+    overrides: Sequence[str] = (),
+    env: str | None = None,
+    data: str | None = None,
+) -> tuple[RunSettings, list[GridSettings]]:
+    """The settings of an evaluation, and those of the grid for each agent.
+
+    A policy plays under the settings of its own run; the agents that do not learn under those of the first policy.
+    Profiles and overrides, then `env` and `data`, go over them.
+    """
+    trained = [registry.trained_settings(agent) for agent in agents]
+    usual = next((grid for grid in trained if grid is not None), None)
+    replaced = {name: value for name, value in (("env", env), ("data", data)) if value is not None}
+    found = []
+    for grid in [usual, *(own or usual for own in trained)]:
+        settings = load_settings(profiles, overrides, base=RunSettings(grid=grid) if grid else None)
+        found.append((settings, settings.grid.model_copy(update=replaced)))
+    return found[0][0], [grid for _, grid in found[1:]]
 
 
 def evaluate_all(
