@@ -24,8 +24,8 @@ __all__ = ["evaluate", "load_agent", "make", "train"]
 def make(env: str | None = None, *settings: str) -> DecisionEnv:
     """A Gymnasium environment whose steps are decisions: K candidate actions, of which a mask says which are legal.
 
-    `reset(options={"scenario": "test:1"})` plays the first scenario of a set; without options, a training scenario of
-    the environment's own.
+    `reset(options={"scenario": "test:1"})` plays the first scenario of a set (default: `train:1`);
+    `info["decision"]` holds the candidates.
 
     Args:
         env: Grid2Op environment, such as `l2rpn_case14_sandbox`; None: setting `grid.env`.

@@ -15,6 +15,7 @@ from ace_ray.config.grid import GridSettings
 from ace_ray.grid.engine import Decision, DecisionEngine
 from ace_ray.grid.scenarios.episode import is_blackout, is_refused, step_reward
 from ace_ray.grid.scenarios.scenario import Scenario, episode_length, reset_to
+from ace_ray.grid.scenarios.scenario_sets import parse
 from ace_ray.grid.scenarios.snapshot import Snapshot, rebuild
 from ace_ray.schema import no_observation, observation, observation_space
 
@@ -62,7 +63,8 @@ class DecisionEnv(gymnasium.Env):
 
         Args:
             seed: Seeds the exploratory slots, if given and this environment draws any.
-            options: `scenario`: the `Scenario` to play; or `snapshot`: start in the middle of one.
+            options: `scenario`: the `Scenario` to play, or the text of a set, whose first one is played; or `snapshot`:
+                start in the middle of one.
 
         Returns:
             Observation and info of the first decision. If there is none before the end, `info["decision"]` is None
@@ -73,9 +75,9 @@ class DecisionEnv(gymnasium.Env):
             self.rng = np.random.default_rng(seed)
         options = options or {}
         snapshot: Snapshot | None = options.get("snapshot")
-        scenario = snapshot.scenario if snapshot else options.get("scenario")
-        if not isinstance(scenario, Scenario):
-            raise ValueError("reset needs options={'scenario': Scenario} or {'snapshot': Snapshot}")
+        scenario = snapshot.scenario if snapshot else options.get("scenario", "train:1")
+        if isinstance(scenario, str):
+            scenario = parse(scenario, self.settings).scenarios[0]
         self._scenario, self._decision = scenario, None
         self._length = episode_length(self.env, scenario)
         if snapshot:

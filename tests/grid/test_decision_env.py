@@ -162,12 +162,10 @@ def test_a_snapshot_of_a_decision_leads_to_the_same_decision_and_the_same_future
     assert again == then
 
 
-def test_a_masked_slot_or_a_missing_scenario_is_an_error(env, catalogue, scenario):
+def test_a_masked_slot_or_a_step_before_the_reset_is_an_error(env, catalogue, scenario):
     decision_env = DecisionEnv(env, EveryFewSteps(catalogue, every=6, offer=False), SETTINGS)
     with pytest.raises(ValueError, match="call reset"):
         decision_env.step(0)
-    with pytest.raises(ValueError, match="reset needs options"):
-        decision_env.reset()
     decision_env.reset(options={"scenario": scenario})
     for slot in (1, 5, 6, -1):
         with pytest.raises(ValueError, match="is masked"):
