@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any, Self
 
 from ace_ray.agents.base import RuleAgent
-from ace_ray.agents.check import recheck
+from ace_ray.agents.greedy import recheck
 from ace_ray.grid.engine import Decision, DecisionEngine
 from ace_ray.policy import checkpoint
 from ace_ray.policy.inference import SlotPolicy
@@ -48,5 +48,5 @@ class PolicyChecked(PolicyAgent):
     """Plays the best of the policy's 20 most probable slots after one `simulate` of each."""
 
     def choose(self, decision: Decision, observation: Any) -> int:
-        """See `ace_ray.agents.check.recheck`."""
+        """See `ace_ray.agents.greedy.recheck`."""
         return recheck(self.engine, decision, observation, self.policy.logits(decision))

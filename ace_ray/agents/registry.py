@@ -17,9 +17,8 @@ from typing import Any
 from grid2op.Agent import BaseAgent
 
 from ace_ray.agents.base import OwnAgent
-from ace_ray.agents.baseline import DoNothing, Reconnect
 from ace_ray.agents.expert.expert import Expert
-from ace_ray.agents.greedy import Greedy, GreedyChecked
+from ace_ray.agents.greedy import DoNothing, Greedy, GreedyChecked, Reconnect
 from ace_ray.config.errors import AceError, ConfigError
 from ace_ray.config.grid import GridSettings
 from ace_ray.config.load import load_settings

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from ace_ray.agents import registry
 from ace_ray.agents.base import OwnAgent
-from ace_ray.agents.baseline import DoNothing
+from ace_ray.agents.greedy import DoNothing
 from ace_ray.config.grid import GridSettings
 from ace_ray.evaluation.episodes import EpisodeRecorder, Painter
 from ace_ray.evaluation.play import Played, Watcher, play

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from ace_ray.config.grid import CandidateSettings, CriticalSettings
 from ace_ray.grid.physics.catalogue import LINE, NOOP, Catalogue
-from ace_ray.grid.physics.effect import topologies_after
 from ace_ray.grid.physics.kernels import CERTAIN, ISLAND
 from ace_ray.grid.physics.linear import Linearisation
 from ace_ray.grid.physics.model import FloatArray, IntArray
@@ -162,8 +161,8 @@ class Candidates:
             return self.ranked(lin, tan, obs, reconnected, overloaded)
         if reconnected:  # a partition that would move the end of a reconnected line is the same as one that does not
             topo = lin.state.topo
-            as_ranked = topologies_after(self.screen.model, self.catalogue, topo, ids)
-            as_played = topologies_after(self.screen.model, self.catalogue, topo, ids, reconnected)
+            as_ranked = self.catalogue.topologies_after(topo, ids)
+            as_played = self.catalogue.topologies_after(topo, ids, reconnected)
             legal &= (as_ranked == as_played).all(axis=1)
         ids, rho = ids[legal], rho[legal]
         if not reconnected:

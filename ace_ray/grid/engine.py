@@ -12,14 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ace_ray.config.grid import GridSettings
-from ace_ray.grid.attacks import Opponent
 from ace_ray.grid.candidates import MASKED_SCORE, Candidates, Evaluation, Shortlist
 from ace_ray.grid.features import context_feature_names, context_features, slot_feature_names, slot_features
-from ace_ray.grid.game import GameRules
 from ace_ray.grid.grid2op_internals import power_grid
+from ace_ray.grid.opponent import GameRules, Opponent
 from ace_ray.grid.physics.ac_check import AcCheck
 from ace_ray.grid.physics.catalogue import LINE, Catalogue
-from ace_ray.grid.physics.effect import topologies_after
 from ace_ray.grid.physics.kernels import ISLAND
 from ace_ray.grid.physics.linear import FactorCache, Linearisation
 from ace_ray.grid.physics.model import FloatArray, GridModel, GridState
@@ -253,7 +251,7 @@ class DecisionEngine:
         rho = np.where(usable[:, None], rho, ISLAND)
         outage = self.security.worst_after(lin, rows, p, q, exact=self.check.ready)
         outage = np.where(usable[:, None], np.minimum(outage, ISLAND), ISLAND)
-        after = topologies_after(self.model, self.catalogue, lin.state.topo, ids, reconnected)
+        after = self.catalogue.topologies_after(lin.state.topo, ids, reconnected)
         return self.candidates.evaluate(ids, rho, outage, usable, overloaded, obs, after)
 
     def _decision(self, start: "_Start", chosen: Evaluation) -> Decision:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ace_ray.grid.attacks import Threats
 from ace_ray.grid.engine import DecisionEngine
 from ace_ray.grid.forecast import foretold
+from ace_ray.grid.opponent import Threats
 from ace_ray.grid.physics.catalogue import LINE
 from ace_ray.grid.physics.model import FloatArray, IntArray
 

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 
 from ace_ray.agents.base import RuleAgent
-from ace_ray.agents.baseline import DoNothing, Reconnect
-from ace_ray.agents.check import recheck
-from ace_ray.agents.greedy import Greedy, GreedyChecked, greedy_slot
+from ace_ray.agents.greedy import DoNothing, Greedy, GreedyChecked, Reconnect, greedy_slot, recheck
 from ace_ray.grid.scenarios.scenario import reset_to
 from ace_ray.grid.scenarios.snapshot import rebuild
 

@@ -5,7 +5,7 @@ import pytest
 from grid2op.Agent import BaseAgent
 from grid2op.Episode import EpisodeData
 
-from ace_ray.agents.baseline import DoNothing, Reconnect
+from ace_ray.agents.greedy import DoNothing, Reconnect
 from ace_ray.config.errors import AceError, ConfigError, DataError
 from ace_ray.config.grid import GridSettings
 from ace_ray.evaluation.evaluate import Extras, evaluate_all

@@ -63,7 +63,7 @@ def test_what_is_saved_changes_no_episode(monkeypatch):
         return Forecast(simulated, done, info["exception"])
 
     monkeypatch.setattr("ace_ray.grid.rules.simulate", copied)
-    monkeypatch.setattr("ace_ray.agents.check.simulate", copied)
+    monkeypatch.setattr("ace_ray.agents.greedy.simulate", copied)
     engine = DecisionEngine(stock, settings)
     plain = GreedyChecked(stock.action_space, engine)
     make_action = engine.catalogue.action

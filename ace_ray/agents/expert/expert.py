@@ -23,9 +23,9 @@ from ace_ray.agents.base import OwnAgent
 from ace_ray.agents.expert.forecast_trust import Trust
 from ace_ray.agents.expert.lookahead import Aim, Moves, Outlook, Place
 from ace_ray.config.expert import ExpertSettings
-from ace_ray.grid.attacks import AttackClock, Threats
 from ace_ray.grid.engine import DecisionEngine
 from ace_ray.grid.forecast import foretell, simulate
+from ace_ray.grid.opponent import AttackClock, Threats
 from ace_ray.grid.physics.model import FloatArray
 
 _LIMIT = 1.0  # rho from which a line is on its way to being tripped

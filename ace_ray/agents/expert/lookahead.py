@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 
 from ace_ray.agents.expert.overload_sum import stress_after
 from ace_ray.config.expert import ExpertSettings
-from ace_ray.grid.attacks import Threats
 from ace_ray.grid.engine import DecisionEngine
 from ace_ray.grid.forecast import Injections
+from ace_ray.grid.opponent import Threats
 from ace_ray.grid.physics import kernels
 from ace_ray.grid.physics.catalogue import LINE, SUBSTATION
-from ace_ray.grid.physics.effect import topologies_after
 from ace_ray.grid.physics.linear import Linearisation
 from ace_ray.grid.physics.model import FloatArray, GridState, IntArray
 from ace_ray.grid.physics.newton import tangent
@@ -176,7 +175,7 @@ class Outlook:
         """The place that a move leads to, a step later, without the lines that a protection opens on the way."""
         engine, chosen = self.engine, int(moves.ids[row])
         substation_rest, line_rest = np.maximum(place.substation_rest - 1, 0), np.maximum(place.line_rest - 1, 0)
-        topo = topologies_after(engine.model, engine.catalogue, place.topo, [chosen], place.reconnected)[0]
+        topo = engine.catalogue.topologies_after(place.topo, [chosen], place.reconnected)[0]
         if engine.catalogue.kind[chosen] == LINE:
             line_rest[engine.catalogue.line[chosen]] = engine.game.line_rest
         elif engine.catalogue.kind[chosen] == SUBSTATION:

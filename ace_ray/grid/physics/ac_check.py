@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from ace_ray.grid.forecast import Injections
 from ace_ray.grid.grid2op_internals import shunts
 from ace_ray.grid.physics.catalogue import LINE, NOOP, Catalogue
-from ace_ray.grid.physics.effect import topologies_after
 from ace_ray.grid.physics.model import FloatArray, GridModel, GridState, IntArray, limits_of
 from ace_ray.grid.physics.newton import OperatingPoint
 from ace_ray.grid.physics.screen import PER_LINE
@@ -68,6 +67,10 @@ class AcCheck:
         self._note(np.ones(model.dim_topo, np.int32))
         self.ready = False  # whether the loaded state has a power flow solution
         self.fallbacks = 0  # rows that needed a power flow of their own, since the start
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the cached actions, which cannot be pickled: Grid2Op's Runner sends an agent to other processes."""
+        return {**self.__dict__, "_actions": {}}
 
     def _has_shunts(self) -> bool:
         return len(self._grid.get_shunts()) > 0
@@ -210,7 +213,7 @@ class AcCheck:
 
     def topology_after(self, topo: IntArray, action_id: int) -> IntArray:
         """Topology vector [T] once an action is played in `topo`."""
-        return topologies_after(self.model, self.catalogue, topo, [action_id], self._reconnected)[0]
+        return self.catalogue.topologies_after(topo, [action_id], self._reconnected)[0]
 
     # -- the sweep ----------------------------------------------------------------------------------------------------
 

@@ -13,9 +13,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ace_ray.config.errors import GridMismatchError
 from ace_ray.grid import grid2op_internals as internals
+from ace_ray.grid.physics.model import IntArray
 
 NOOP, LINE, SUBSTATION = 0, 1, 2
 _PER_LINE = 5
@@ -50,7 +52,7 @@ class Catalogue:
                 f"the catalogue is for two buses a substation, this grid has {grid.n_busbar_per_sub}",
                 "build the environment with n_busbar=2",
             )
-        self._grid, self._new_action, self._nothing = grid, action_space, action_space()
+        self._new_action, self._nothing = action_space, action_space()
         self._max_substations, self._max_lines = max_substations, max_lines
         self._alert_lines, self._least_attack = np.asarray(grid.alertable_line_ids, dtype=np.int64), least_attack
         self._n_sub, self._n_line, self._dim = int(grid.n_sub), int(grid.n_line), int(grid.dim_topo)
@@ -72,7 +74,8 @@ class Catalogue:
         # [2, L, 4] nodes (2 * substation + bus - 1) of a line's ends once it is reconnected on each pair of buses
         self._closed = np.stack([2 * sub[:, None] + bus - 1 for sub, bus in zip(ends, np.array(_PAIRS).T, strict=True)])
         self._enumerate()
-        self.hash = self._digest()
+        self._element_names = self._names(grid)
+        self.hash = self._digest(grid)
 
     @classmethod
     def from_env(cls, env: Any) -> "Catalogue":
@@ -120,8 +123,8 @@ class Catalogue:
         """int32 [S]: bits of the chosen elements (bool [T]) of each substation."""
         return np.bincount(self._sub_of, weights=self._weight * chosen, minlength=self._n_sub).astype(np.int32)
 
-    def _digest(self) -> str:
-        grid, digest = self._grid, hashlib.sha256()
+    def _digest(self, grid: Any) -> str:
+        digest = hashlib.sha256()
         for names in (grid.name_sub, grid.name_line, grid.name_load, grid.name_gen, grid.name_storage):
             digest.update("\n".join(map(str, names)).encode() + b"\0")
         layout = (grid.sub_info, self._or_pos, self._ex_pos, grid.load_pos_topo_vect, grid.gen_pos_topo_vect)
@@ -256,6 +259,31 @@ class Catalogue:
         rows[switches, self._or_pos[line]], rows[switches, self._ex_pos[line]] = buses.T
         return rows
 
+    def topologies_after(
+        self, topo: IntArray, ids: Sequence[int] | NDArray, reconnected: Sequence[int] = ()
+    ) -> NDArray[np.int32]:
+        """Topology vectors [n, T] after each id: one answer for screen, AC check and features.
+
+        Args:
+            topo: [T] topology that the ids are played in.
+            ids: [n] catalogue ids. A partition leaves lines out of service as they are.
+            reconnected: Lines that are in service in `topo` because they are reconnected in the same step. Their ends
+                stay on the bus of the reconnection whatever the partition says, unless it leaves nothing else there:
+                then they take the other bus.
+        """
+        chosen = np.asarray(ids, np.int64).reshape(-1)
+        rows = self.bus_rows(chosen)
+        switch = self.kind[chosen] == LINE
+        after = np.where((rows != 0) & ((topo > 0) | switch[:, None]), rows, topo).astype(np.int32)
+        for line in reconnected:
+            for end in (self._or_pos[line], self._ex_pos[line]):
+                s, bus = self._sub_of[end], topo[end]
+                at = np.flatnonzero((self.kind[chosen] == SUBSTATION) & (self.substation[chosen] == s))
+                others = self.positions[s][self.positions[s] != end]
+                used = (after[np.ix_(at, others)] == bus).any(axis=1)
+                after[at, end] = np.where(used, bus, 3 - bus)
+        return after
+
     def find(self, substation: int, buses: Sequence[int]) -> int | None:
         """Id of the partition of a substation, or None where the catalogue has none.
 
@@ -307,7 +335,10 @@ class Catalogue:
 
     def element_names(self, substation: int) -> list[str]:
         """Names of a substation's elements in the order of `positions`: `line 5 origin`, `load 3`, `generator 2`."""
-        grid = self._grid
+        return [self._element_names[position] for position in self.positions[substation]]
+
+    def _names(self, grid: Any) -> list[str]:
+        """[T] names of all elements, kept in place of the grid: the environment's class cannot be pickled."""
         kinds = (
             ("load {}", grid.load_pos_topo_vect),
             ("generator {}", grid.gen_pos_topo_vect),
@@ -315,5 +346,5 @@ class Catalogue:
             ("line {} origin", self._or_pos),
             ("line {} extremity", self._ex_pos),
         )
-        named = {int(pos): name.format(i) for name, table in kinds for i, pos in enumerate(table)}
-        return [named[int(pos)] for pos in self.positions[substation]]
+        named = {int(position): name.format(i) for name, table in kinds for i, position in enumerate(table)}
+        return [named[position] for position in range(self._dim)]

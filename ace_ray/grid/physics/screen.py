@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from ace_ray.grid.physics import kernels, newton_kernels
 from ace_ray.grid.physics.catalogue import LINE, SUBSTATION, Catalogue
-from ace_ray.grid.physics.effect import topologies_after
 from ace_ray.grid.physics.linear import Linearisation
 from ace_ray.grid.physics.model import FloatArray, GridModel, IntArray
 from ace_ray.grid.physics.newton_kernels import Tangent
@@ -162,7 +161,7 @@ class Screen:
         of = self.catalogue.substation[chosen[partitions]].astype(np.int64)
         masks = self._patterns[chosen[partitions]]
         if reconnected:
-            after = topologies_after(self.model, self.catalogue, lin.state.topo, chosen[partitions], reconnected)
+            after = self.catalogue.topologies_after(lin.state.topo, chosen[partitions], reconnected)
             masks = self._masks(of, after)
         rows.flows[partitions], rows.D[partitions], rows.R[partitions], rows.usable[partitions] = kernels.split_rows(
             of, masks, self._layout, lin.arrays(), outages
