@@ -1,11 +1,16 @@
 """One decision at a time on the CPU: what agents and rollout workers call. NumPy in, slot number out."""
 
+import os
+
 import numpy as np
 import torch
 
 from ace_ray.policy.distribution import log_probabilities
 from ace_ray.policy.network import SlotNetwork
 from ace_ray.schema import Observed, observation
+
+# Torch's threads do not survive a fork: a child that asks for several waits for them forever (Grid2Op's Runner forks).
+os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 class SlotPolicy:

@@ -41,6 +41,7 @@ def agent(request, stock, grid_settings, own_engine, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.timeout(300)
 def test_two_processes_play_what_one_plays(stock, agent):
     runner = Runner(**stock.get_params_for_runner(), agentClass=None, agentInstance=agent)
 
