@@ -25,6 +25,7 @@ from ace_ray.coevolution import checkpoint
 from ace_ray.coevolution.config import ACEConfig
 from ace_ray.coevolution.remote import ask, own_error
 from ace_ray.coevolution.stall import StallWatch
+from ace_ray.coevolution.unplayable import Unplayable
 from ace_ray.config.errors import AceError, RunFolderError, WorkerError
 from ace_ray.learner import state as learner_state
 from ace_ray.learner.batch import learner_batch
@@ -52,6 +53,7 @@ class ACE(Algorithm):
         """Starts runners and learner and gives the runners their first policy (at version 0: greedy)."""
         self.updates = 0
         self.episodes = 0
+        self.unplayable = Unplayable()
         self.recent_episodes: deque[dict[str, Any]] = deque(maxlen=RECENT_EPISODES)
         self.recent_staleness: deque[int] = deque(maxlen=RECENT_DECISIONS)
         self._published = (-1, 0.0)
@@ -135,6 +137,7 @@ class ACE(Algorithm):
         self.watch.decisions(report["decisions"])
         if report["decisions"]:
             self.recent_staleness.extend([self.updates - report["policy_version"]] * report["decisions"])
+        self.unplayable.add(report.get("given_up", ()), played=bool(report["decisions"] or report["episodes"]))
         self.episodes += len(report["episodes"])
         self.recent_episodes.extend(report["episodes"])
 

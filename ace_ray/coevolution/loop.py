@@ -79,6 +79,8 @@ class TrainingLoop:
             if signals.signum is not None:
                 self.folder.set(status="interrupted")  # before the slow part, which a killed job does not come to
             self.report()
+            if told := self.algorithm.unplayable.summary():
+                log.warning("%s", told)
         finally:
             signals.deferred = False
         return 0 if signals.signum is None else 128 + signals.signum
@@ -139,6 +141,7 @@ class TrainingLoop:
             decisions=stats["decisions"],
             decisions_per_s=(stats["decisions"] - before) / max(1e-9, self._clock() - when),
             episodes=algorithm.episodes,
+            given_up=algorithm.unplayable.counts.total(),
             updates=algorithm.updates,
             staleness=sum(stale) / len(stale) if stale else 0.0,
             survival=sum(survival) / len(survival) if survival else None,

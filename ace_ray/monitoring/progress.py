@@ -24,6 +24,7 @@ class Progress:
     episodes: int
     updates: int
     staleness: float
+    given_up: int = 0
     survival: float | None = None
     budget_s: float | None = None
     budget_decisions: int | None = None
@@ -52,6 +53,8 @@ def progress_line(now: Progress) -> str:
             f"refinements: {now.asked} asked, {now.salvageable} salvageable, {now.accepted} accepted, "
             f"{now.pending} pending, {now.refined} in D_LLM"
         )
+    if now.given_up:
+        parts.append(f"{now.given_up} episodes given up")
     if now.edits:
         parts.append(f"{now.edits} edits")
     if now.adapters:

@@ -7,7 +7,6 @@ calls in flight; what `sample` returns is a small report. Weights come by `set_s
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -28,8 +27,6 @@ from ace_ray.grid.scenarios.scenario_sets import training_scenarios
 from ace_ray.policy.inference import SlotPolicy
 from ace_ray.policy.network import SlotNetwork
 from ace_ray.rollout.worker import RolloutWorker
-
-log = logging.getLogger(__name__)
 
 STORES_IN_FLIGHT = 4
 
@@ -76,15 +73,13 @@ class RolloutRunner(EnvRunner):  # pragma: no cover - runs in its own process; R
         """Collects a fragment and hands it to the replay.
 
         Returns:
-            'decisions', 'policy_version', 'episodes' (see Fragment), 'errors' (texts of episodes given up), 'limits'
+            'decisions', 'policy_version', 'episodes' (see Fragment), 'given_up' (see Fragment), 'limits'
             (the replay's latest answer, None before the first).
 
         Raises:
             RunFolderError and the like: what the replay said of earlier rows, so that a full disk ends the run.
         """
         fragment = self._worker.collect(self._fragment.fragment, self._fragment.fragment_s)
-        for text in fragment.errors:
-            log.warning("worker-%s gave an episode up: %s", self.worker_index, text)
         if fragment.transitions or fragment.pending:
             self._stores.append(self._replay.store.remote(fragment.states, fragment.transitions, fragment.pending))
         limits = None
@@ -94,7 +89,7 @@ class RolloutRunner(EnvRunner):  # pragma: no cover - runs in its own process; R
             "decisions": len(fragment.transitions),
             "policy_version": self._worker.policy_version,
             "episodes": fragment.episodes,
-            "errors": fragment.errors,
+            "given_up": fragment.given_up,
             "limits": limits,
         }
 

@@ -1,7 +1,7 @@
 """A rollout worker without Ray: plays episodes, returns rows, and says what a blackout left to think over.
 
 It never waits for a language model and never copies an environment: what is to be refined leaves as a snapshot. An
-episode that the simulator cannot play is given up and counted; only several in a row are an error.
+episode whose chronic cannot be read or played is given up and reported with the chronic's name.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ace_ray.config.errors import WorkerError
 from ace_ray.config.run import RunSettings
 from ace_ray.grid.decision_env import DecisionEnv
 from ace_ray.grid.engine import Decision
@@ -29,6 +29,19 @@ from ace_ray.schema import States
 FAILURES_IN_A_ROW = 5
 
 
+class _Unplayable(Exception):  # noqa: N818 - carries an error
+    """The chronic could not be read or played, for the reason in `__cause__`."""
+
+
+@contextmanager
+def _playing() -> Iterator[None]:
+    """Grid2Op meets a broken chronic with whatever error it runs into, such as IndexError or UnboundLocalError."""
+    try:
+        yield
+    except Exception as error:
+        raise _Unplayable from error
+
+
 @dataclass
 class Fragment:
     """What one `collect` brought.
@@ -39,14 +52,14 @@ class Fragment:
         pending: decisions that blackouts left to think over.
         episodes: finished episodes: scenario, survival (share of the scenario), reward, decisions, steps, length,
             blackout, hard_start.
-        errors: episodes given up.
+        given_up: (chronic, error) of each episode that could not be read or played.
     """
 
     states: States = field(default_factory=States.none)
     transitions: list[dict[str, Any]] = field(default_factory=list)
     pending: list[PendingRefinement] = field(default_factory=list)
     episodes: list[dict[str, Any]] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
+    given_up: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass
@@ -108,25 +121,25 @@ class RolloutWorker:
         self._reward = 0.0
         self._hard = False
         self._episode = ""
+        self._chronic = ""
 
     def collect(self, decisions: int, seconds: float) -> Fragment:
         """Plays until so many decisions were made or so much time went by, whichever is first.
 
         The episode at hand goes on in the next call. A transition is handed out with the state that follows it.
-
-        Raises:
-            WorkerError: several episodes in a row could not be played; names the last error.
+        After several episodes in a row that could not be played it returns early, so that the caller learns of them.
         """
         self._out, self._states = Fragment(), []
         until = self._clock() + seconds
-        while len(self._out.transitions) < decisions and self._clock() < until:
+        self._failures = 0
+        while len(self._out.transitions) < decisions and self._clock() < until and self._failures < FAILURES_IN_A_ROW:
             try:
                 if self.env.decision is None:
                     self._begin()
                 else:
                     self._decide()
-            except EPISODE_ERRORS as error:
-                self._give_up(error)
+            except (*EPISODE_ERRORS, _Unplayable) as error:
+                self._give_up(error.__cause__ if isinstance(error, _Unplayable) and error.__cause__ else error)
         self._out.states = States.concat(self._states)
         return self._out
 
@@ -137,8 +150,15 @@ class RolloutWorker:
         hard = self._rng.random() < self._settings.rollout.hard_starts
         start = self._hard_start() if hard else None
         self._hard = start is not None
-        options = {"scenario": next(self._scenarios)} if start is None else {"snapshot": start}
-        _, info = self.env.reset(options=options)
+        options: dict[str, Any]
+        if start is None:
+            scenario = next(self._scenarios)
+            options = {"scenario": scenario}
+        else:
+            scenario, options = start.scenario, {"snapshot": start}
+        self._chronic = scenario.chronic
+        with _playing():
+            _, info = self.env.reset(options=options)
         if info["decision"] is None:
             self._finish(info, blackout=info["step"] < info["length"])
 
@@ -147,8 +167,9 @@ class RolloutWorker:
         assert decision is not None
         facts = grid_facts(self.env.grid_observation)
         slot = self._choose(decision)
-        _, reward, terminated, truncated, info = self.env.step(slot)
-        following = what_follows(self.env, truncated)
+        with _playing():
+            _, reward, terminated, truncated, info = self.env.step(slot)
+            following = what_follows(self.env, truncated)
         state_id = self._state_id
         if state_id is None:
             state_id = self._ids.take()
@@ -229,14 +250,8 @@ class RolloutWorker:
 
     def _give_up(self, error: BaseException) -> None:
         self._failures += 1
-        self._out.errors.append(f"{type(error).__name__}: {error}")
+        self._out.given_up.append((self._chronic, f"{type(error).__name__}: {error}"))
         self._forget()
-        if self._failures >= FAILURES_IN_A_ROW:
-            raise WorkerError(
-                f"{self._name}: {self._failures} episodes in a row could not be played; the last one: "
-                f"{type(error).__name__}: {error}",
-                "see the worker's log; check grid.data and the versions of grid2op and lightsim2grid",
-            ) from error
 
     def _forget(self) -> None:
         self._last.clear()

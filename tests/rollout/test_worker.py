@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 
-from ace_ray.config.errors import WorkerError
 from ace_ray.config.run import RunSettings
 from ace_ray.grid.decision_env import DecisionEnv
 from ace_ray.grid.scenarios.scenario import Scenario
@@ -141,8 +140,8 @@ def test_nothing_is_asked_when_nobody_refines(env, engine, grid_settings):
     assert next(blackouts(env, engine, grid_settings, refiner="off"))[3] == []
 
 
-def test_an_episode_that_cannot_be_played_is_given_up_and_several_in_a_row_are_an_error(env, engine, grid_settings):
-    trouble = iter([True, False, True, True, True, True, True, True])
+def test_an_episode_that_cannot_be_played_is_given_up_with_its_chronics_name(env, engine, grid_settings):
+    trouble = iter([True, False, *[True] * 5])
 
     def choose(decision):
         if next(trouble):
@@ -151,6 +150,22 @@ def test_an_episode_that_cannot_be_played_is_given_up_and_several_in_a_row_are_a
 
     worker = make(env, engine, grid_settings, DEADLY, choose)
     fragment = worker.collect(1, 1e9)
-    assert len(fragment.errors) == 1 and "power flow broke" in fragment.errors[0] and len(fragment.transitions) == 1
-    with pytest.raises(WorkerError, match="5 episodes in a row.*power flow broke"):
-        worker.collect(1, 1e9)
+    assert fragment.given_up == [(DEADLY.chronic, "RuntimeError: the power flow broke")]
+    assert len(fragment.transitions) == 1
+    again = worker.collect(1, 1e9)
+    assert len(again.given_up) == 5 and not again.transitions  # the caller learns of it instead of waiting for ever
+
+
+@pytest.mark.parametrize("method", ["reset", "step"])
+def test_whatever_the_simulator_raises_gives_the_episode_up(env, engine, grid_settings, monkeypatch, method):
+    real, broken = getattr(DecisionEnv, method), iter([True, False])
+
+    def play(self, *args, **options):
+        if next(broken, False):
+            raise IndexError("index 5 is out of bounds")
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(DecisionEnv, method, play)
+    fragment = make(env, engine, grid_settings, DEADLY, lambda decision: 0).collect(1, 1e9)
+    assert fragment.given_up == [(DEADLY.chronic, "IndexError: index 5 is out of bounds")]
+    assert len(fragment.transitions) == 1
