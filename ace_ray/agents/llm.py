@@ -13,8 +13,8 @@ from ace_ray.config.grid import GridSettings
 from ace_ray.config.refine import LanguageSettings
 from ace_ray.grid.engine import Decision, DecisionEngine
 from ace_ray.language.actor import Actor
+from ace_ray.language.ask import ask_model
 from ace_ray.language.describe import facts_of
-from llm_service.errors import DeadlineExceeded, Refused
 from llm_service.protocol import LLM, Priority
 
 
@@ -58,18 +58,15 @@ class LanguageAgent(RuleAgent):
 
     def _proposal(self, observation: Any, decision: Decision) -> int | None:
         case = self._actor.case(observation, decision)
-        try:
-            reply = self._client.ask(
-                self._actor.messages(case, observation, decision),
-                max_tokens=self._language.max_tokens,
-                deadline_s=self._language.deadline_s,
-                schema=self._actor.schema,
-                role="actor",
-                priority=Priority.EVALUATION,
-                temperature=0.0,
-            )
-        except (DeadlineExceeded, Refused):
+        answer = ask_model(
+            self._client,
+            self._actor.messages(case, observation, decision),
+            self._language,
+            schema=self._actor.schema,
+            role="actor",
+            priority=Priority.EVALUATION,
+            temperature=0.0,
+        )
+        if answer.reply is None or not answer.whole:
             return None
-        if reply.finish_reason == "length":
-            return None
-        return self._actor.read(reply.text, case, observation).playable
+        return self._actor.read(answer.reply.text, case, observation).playable

@@ -27,13 +27,13 @@ from ace_ray.finetune.held_out import GateCase, Replier, chronic_of, deployed_ca
 from ace_ray.grid.engine import DecisionEngine
 from ace_ray.grid.scenarios.environment import make_env
 from ace_ray.grid.scenarios.snapshot import Snapshot
+from ace_ray.language.ask import ask_model
 from ace_ray.language.prompts import Message, actor_messages
 from ace_ray.language.reply import parse_actor, resolve
 from ace_ray.language.schema import ACTOR_SCHEMA
 from ace_ray.monitoring.statistics import interval
 from ace_ray.refine.comparator import Comparator
 from llm_service.adapters import AdapterRef
-from llm_service.errors import LLMServiceError
 from llm_service.protocol import LLM, Priority
 
 Judge = Callable[[GateCase, str], Outcome | None]
@@ -164,28 +164,31 @@ def _paired(differences: np.ndarray, chronics: Sequence[str]) -> dict[str, Any]:
     return {"difference": round(found.mean, 4), "ci95": found.ci95 and [round(end, 4) for end in found.ci95]}
 
 
+TRIES = 3
+
+
 def client_replier(client: LLM, adapter: AdapterRef | None, settings: LanguageSettings) -> Replier:
     """First-round replies of one version through the service, at temperature 0 and the lowest priority.
 
-    A refused or late request is asked again up to three times; after that the error is the caller's.
+    A refused or late request is sent up to `TRIES` times; after that the error is the caller's.
     """
 
     def one(chat: list[Message]) -> str:
-        for attempt in range(3):
-            try:
-                return client.ask(
-                    chat,
-                    max_tokens=settings.max_tokens,
-                    deadline_s=settings.deadline_s,
-                    schema=ACTOR_SCHEMA,
-                    adapter=adapter,
-                    priority=Priority.EVALUATION,
-                    temperature=0.0,
-                ).text
-            except LLMServiceError:
-                if attempt == 2:
-                    raise
-        raise AssertionError("unreachable")
+        for _ in range(TRIES):
+            answer = ask_model(
+                client,
+                chat,
+                settings,
+                schema=ACTOR_SCHEMA,
+                role=None,
+                adapter=adapter,
+                priority=Priority.EVALUATION,
+                temperature=0.0,
+            )
+            if answer.reply is not None:
+                return answer.reply.text
+        assert answer.failure is not None
+        raise answer.failure
 
     def reply(chats: Sequence[list[Message]]) -> list[str]:
         from concurrent.futures import ThreadPoolExecutor

@@ -17,12 +17,12 @@ import numpy as np
 
 from ace_ray.config.refine import CriticSettings, LanguageSettings
 from ace_ray.grid.scenarios.episode import EPISODE_ERRORS
+from ace_ray.language.ask import ask_model
 from ace_ray.language.critic import Edit, EpisodeStep, KeyStep, critic_messages, key_steps, parse_critic
 from ace_ray.language.describe import action_text, when_text
 from ace_ray.language.schema import CRITIC_SCHEMA
 from ace_ray.refine.rebuild import Rebuilder
 from ace_ray.replay.episodes import snapshots_of
-from llm_service.errors import DeadlineExceeded, Refused
 
 log = logging.getLogger(__name__)
 
@@ -78,18 +78,12 @@ class Critic:
             decisions=len(rows),
             total=float(sum(row["reward"] for row in rows)),
         )
-        try:
-            reply = self._client.ask(
-                messages,
-                max_tokens=self._language.max_tokens,
-                deadline_s=self._language.deadline_s,
-                schema=CRITIC_SCHEMA,
-                role="critic",
-                temperature=self._language.temperature,
-                seed=self._seed(),
-            )
-        except (DeadlineExceeded, Refused) as error:
-            return replace(result, error="deadline" if isinstance(error, DeadlineExceeded) else "refused")
+        answer = ask_model(
+            self._client, messages, self._language, schema=CRITIC_SCHEMA, role="critic", seed=self._seed()
+        )
+        if answer.reply is None:
+            return replace(result, error=answer.error or "")
+        reply = answer.reply
         said = parse_critic(reply.text, keys, self._critic)
         if self._critic.source == "random":
             said = replace(said, edits=self._elsewhere(said.edits, keys))

@@ -6,7 +6,6 @@ They implement `ace_ray.refine.case.Proposer`; the refiner replays and judges, w
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Collection, Sequence
 
 import numpy as np
@@ -15,11 +14,11 @@ from numpy.typing import NDArray
 from ace_ray.config.refine import LanguageSettings, RefineSettings
 from ace_ray.grid.engine import Decision
 from ace_ray.language.actor import Actor
+from ace_ray.language.ask import ask_model
 from ace_ray.language.describe import effect
 from ace_ray.language.reply import Resolved
 from ace_ray.refine.case import Attempt, Case, Proposal, Proposer
 from llm_service.adapters import AdapterRef
-from llm_service.errors import DeadlineExceeded, Refused
 from llm_service.protocol import LLM, Priority
 
 
@@ -124,26 +123,21 @@ class LanguageProposer:
         messages = self._actor.messages(view, case.obs, case.decision, history)
         prompt = json.dumps(messages)
         seed = int(self._rng.integers(2**31))
-        started = time.monotonic()
-        try:
-            reply = self._client.ask(
-                messages,
-                max_tokens=self._settings.max_tokens,
-                deadline_s=self._settings.deadline_s,
-                schema=self._schema,
-                role="actor",
-                adapter=self._adapter,
-                priority=_urgency(case) if self._priority is None else self._priority,
-                temperature=self._settings.temperature,
-                seed=seed,
-            )
-        except (DeadlineExceeded, Refused) as error:
-            late = isinstance(error, DeadlineExceeded)
-            seconds = time.monotonic() - started
-            return Proposal(None, prompt=prompt, error="deadline" if late else "refused", seconds=seconds)
-        if reply.finish_reason == "length":
-            resolved = Resolved(None, "unparsed")  # cut: what can be read of it is not what it was going to say
-        else:
+        answer = ask_model(
+            self._client,
+            messages,
+            self._settings,
+            schema=self._schema,
+            role="actor",
+            adapter=self._adapter,
+            priority=_urgency(case) if self._priority is None else self._priority,
+            seed=seed,
+        )
+        reply = answer.reply
+        if reply is None:
+            return Proposal(None, prompt=prompt, error=answer.error, seconds=answer.seconds)
+        resolved = Resolved(None, "unparsed")
+        if answer.whole:
             resolved = self._actor.read(reply.text, view, case.obs, history)
         return Proposal(
             resolved.playable,
@@ -154,7 +148,7 @@ class LanguageProposer:
             adapter_version=reply.version,
             prompt_tokens=reply.prompt_tokens,
             reply_tokens=reply.reply_tokens,
-            seconds=time.monotonic() - started,
+            seconds=answer.seconds,
             case="" if history else view.to_json(),
         )
 

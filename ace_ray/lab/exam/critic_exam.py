@@ -28,10 +28,10 @@ from ace_ray.config.run import RunSettings
 from ace_ray.lab.embedded.labels import Labeller, LabelPlan
 from ace_ray.lab.embedded.planting import Planted, plant
 from ace_ray.lab.exam.exam import ExamState
+from ace_ray.language.ask import ask_model
 from ace_ray.language.critic import EpisodeStep, critic_messages, parse_critic
 from ace_ray.language.schema import CRITIC_SCHEMA
 from llm_service.adapters import AdapterRef
-from llm_service.errors import DeadlineExceeded, Refused
 from llm_service.protocol import LLM, Priority
 
 Record = dict[str, Any]
@@ -122,19 +122,19 @@ class CriticExam:
                 for name, rule in RULES.items()
             },
         }
-        try:
-            reply = client.ask(
-                messages,
-                max_tokens=language.max_tokens,
-                deadline_s=language.deadline_s,
-                schema=CRITIC_SCHEMA,
-                role="critic",
-                adapter=adapter,
-                priority=Priority.EVALUATION,
-                temperature=0.0,
-            )
-        except (DeadlineExceeded, Refused):
+        answer = ask_model(
+            client,
+            messages,
+            language,
+            schema=CRITIC_SCHEMA,
+            role="critic",
+            adapter=adapter,
+            priority=Priority.EVALUATION,
+            temperature=0.0,
+        )
+        if answer.reply is None:
             return record
+        reply = answer.reply
         said = parse_critic(reply.text, keys, settings)
         return record | {
             "model_name": reply.model,
