@@ -20,7 +20,8 @@ def state():
     env = make_env(settings)
     obs = reset_to(env, parse("validation:1", settings).scenarios[0])
     engine = DecisionEngine(env, settings)
-    return engine, obs, engine.decide(obs)
+    yield engine, obs, engine.decide(obs)
+    env.close()  # kept until here: the observation simulates on a part of it
 
 
 def _by_simulation(engine, obs, action_id: int) -> float:

@@ -144,8 +144,8 @@ def test_an_interrupted_training_ends_with_the_same_weights(tmp_path):
         assert (a == b).all()
 
 
-def test_training_needs_neither_grid_nor_ray_nor_pyarrow(tmp_path):
-    """The stage runs on a bare GPU machine: label rows packed as JSON lines, torch, transformers, nothing else."""
+def test_training_needs_neither_ray_nor_vllm_nor_pyarrow(tmp_path):
+    """The stage runs where label rows come packed as JSON lines, and nothing serves."""
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "meta.json").write_text(json.dumps({"critic_system": "You review the decisions."}))
     (tmp_path / "out" / "adapters" / "critic-v1").mkdir(parents=True)  # of the weights that are replaced
@@ -153,7 +153,7 @@ def test_training_needs_neither_grid_nor_ray_nor_pyarrow(tmp_path):
 import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("grid2op", "lightsim2grid", "ray", "pyarrow", "pydantic", "vllm", "numba"):
+        if name.split(".")[0] in ("ray", "pyarrow", "vllm"):
             raise ImportError(name)
 sys.meta_path.insert(0, Block())
 from ace_ray.lab.embedded.train import main

@@ -135,7 +135,7 @@ def test_the_critic_edits_key_decisions_within_its_bounds(rebuilder, episode):
     assert said.edits[0]["reply"] == text and said.episode == episode[0]["episode"]
     shown = client.requests[0].messages[-1]["content"]
     assert "ended in a blackout" in shown and ("substation" in shown or "line" in shown)
-    assert f"{episode[-1]['step'] + episode[-1]['k']} steps" in shown
+    assert f"{episode[-1]['step'] + episode[-1]['steps']} steps" in shown
 
 
 def test_random_edits_are_the_models_own_on_other_key_steps(rebuilder, episode):
