@@ -6,6 +6,7 @@ from pathlib import Path
 from llm_service.adapters import check_safetensors, model_fingerprint, verify
 from llm_service.chat import prompt_text
 from llm_service.errors import ModelError, Rejected, first_line
+from llm_service.machine import available_memory
 from llm_service.published import PublishedVersions
 from llm_service.settings import EngineSettings
 
@@ -62,31 +63,14 @@ def check_memory(settings: EngineSettings, directory: Path) -> None:
     if settings.versions == "merged":
         weights *= 2  # while a version is merged, a second copy is in memory
     need = weights + settings.kv_cache_gib + _PROCESS_GIB
-    free = available_memory() / _GIB
+    left = available_memory()
+    free = float("inf") if left is None else left / _GIB
     if need > free:
         raise ModelError(
             f"not enough memory for {directory.name}: {need:.1f} GiB needed (weights {weights:.1f}, "
             f"engine.kv_cache_gib {settings.kv_cache_gib:g}, processes {_PROCESS_GIB:g}), {free:.1f} GiB free",
             "lower engine.kv_cache_gib, take a smaller model, or free memory",
         )
-
-
-def available_memory() -> int:
-    """Bytes that this process may still take: the machine's, or its control group's where that is less."""
-    rows = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
-    free = next(int(row[1]) * 1024 for row in rows if row[0] == "MemAvailable:")
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit = (group / "memory.max").read_text().strip()
-        used = int((group / "memory.current").read_text())
-        reclaimable = next(
-            int(line.split()[1])
-            for line in (group / "memory.stat").read_text().splitlines()
-            if line.startswith("inactive_file ")
-        )
-    except (OSError, StopIteration):
-        return free
-    return free if limit == "max" else min(free, int(limit) - used + reclaimable)
 
 
 def _check_template(directory: Path, settings: EngineSettings) -> None:

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,7 +104,7 @@ def doctor(args: argparse.Namespace) -> int:
     checks = examine(settings, runs_root(settings))
     rows = resources.processes(settings)
     try:
-        resources.check(rows, {"CPU": resources.logical_cpus(), "GPU": len(gpu_names())})
+        resources.check(rows, {"CPU": resources.announced_cpus(), "GPU": len(gpu_names())})
         checks.append(Check("profile", "ok", f"{sum(row.count for row in rows)} processes fit this machine"))
     except ResourceError as error:
         checks.append(Check("profile", "warn", error.problem.splitlines()[0], error.remedy))
@@ -367,10 +366,11 @@ def runs_list(args: argparse.Namespace) -> int:
 
 def cluster_start(args: argparse.Namespace) -> int:
     from ace_ray.cluster import head
+    from llm_service.machine import usable_cpus
 
     started = head.start(
         args.temp_dir or head.default_temp_dir(),
-        num_cpus=args.num_cpus or len(os.sched_getaffinity(0)),
+        num_cpus=args.num_cpus or max(1, int(usable_cpus())),
         num_gpus=args.num_gpus,
         object_store_mb=args.object_store_mb or RunSettings().resources.object_store_mb,
         port=args.port,

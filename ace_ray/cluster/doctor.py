@@ -1,7 +1,6 @@
 """`ace doctor`: is this machine fit to run? Every check is a line, every failure says what to do."""
 
 import importlib.metadata
-import os
 import re
 import shutil
 import subprocess
@@ -12,13 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import psutil
-
 from ace_ray.cluster import head
 from ace_ray.config.run import RunSettings
 from llm_service import preflight
 from llm_service.endpoint import first_answer
 from llm_service.errors import ModelError
+from llm_service.machine import available_memory, usable_cpus
 
 REPO = Path(__file__).resolve().parents[2]
 MIN_MEMORY_GB = 6.0
@@ -121,14 +119,17 @@ def check_compiler() -> Check:
 
 
 def check_cpus() -> Check:
-    count = len(os.sched_getaffinity(0))
+    count = usable_cpus()
     if count >= 2:
-        return Check("cpus", "ok", f"{count} usable")
-    return Check("cpus", "warn", f"{count} usable", "two or more are advised; all processes will share one")
+        return Check("cpus", "ok", f"{count:g} usable")
+    return Check("cpus", "warn", f"{count:g} usable", "two or more are advised; all processes will share one")
 
 
 def check_memory() -> Check:
-    free = psutil.virtual_memory().available / 2**30
+    left = available_memory()
+    if left is None:
+        return Check("memory", "warn", "unknown", f"{MIN_MEMORY_GB:.0f} GB are needed")
+    free = left / 2**30
     found = f"{free:.1f} GB available"
     if free >= MIN_MEMORY_GB:
         return Check("memory", "ok", found)

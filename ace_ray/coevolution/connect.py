@@ -20,6 +20,7 @@ from ace_ray.coevolution import resources
 from ace_ray.config.errors import ResourceError
 from ace_ray.config.paths import inside_job
 from ace_ray.config.run import RunSettings
+from llm_service.machine import available_memory
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +54,10 @@ def check_resources(settings: RunSettings) -> None:
         _attach()
         resources.check(rows, ray.cluster_resources())
         return
-    resources.check(rows, {"CPU": resources.logical_cpus(), "GPU": _gpus()})
-    free = resources.available_memory_mb()
+    resources.check(rows, {"CPU": resources.announced_cpus(), "GPU": _gpus()})
+    free = available_memory()
     if free is not None:
-        resources.check_memory(settings, free)
+        resources.check_memory(settings, free / 2**20)
 
 
 def connect(settings: RunSettings) -> Cluster:
@@ -102,7 +103,7 @@ def _start_head(settings: RunSettings) -> Any:
             with _any_agent_port():
                 return ray.init(
                     address="local",
-                    num_cpus=resources.logical_cpus(),
+                    num_cpus=resources.announced_cpus(),
                     object_store_memory=settings.resources.object_store_mb << 20,
                     include_dashboard=True,
                     dashboard_host=LOOPBACK,

@@ -4,12 +4,12 @@ Ray would leave an actor that does not fit pending for ever; here the sum is com
 error names the processes and the setting to lower.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ace_ray.config.errors import ResourceError
 from ace_ray.config.run import RunSettings
+from llm_service.machine import usable_cpus
 
 # Measured on the 36-substation grid with the embedded model, rounded up. A larger model brings its own check.
 MEMORY_MB = {
@@ -109,19 +109,9 @@ def check_memory(settings: RunSettings, free_mb: float) -> None:
         )
 
 
-def available_memory_mb() -> float | None:
-    """Memory that this machine could give to new processes; None where the system does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            sizes = {line.split(":")[0]: int(line.split()[1]) for line in file}
-        return sizes["MemAvailable"] / 1024
-    except (OSError, KeyError, ValueError, IndexError):
-        return None
-
-
-def logical_cpus() -> int:
+def announced_cpus() -> int:
     """CPUs that a local Ray announces: what this process may use, at least 2 (all shares are fractions)."""
-    return max(2, len(os.sched_getaffinity(0)))
+    return max(2, int(usable_cpus()))
 
 
 def _sum(rows: list[Process]) -> tuple[float, float]:

@@ -89,10 +89,6 @@ def test_too_little_memory_says_how_much_is_needed(model: Path, monkeypatch: pyt
         preflight.check_memory(_settings(model, kv_cache_gib=4), model)
 
 
-def test_available_memory_is_what_the_machine_can_have() -> None:
-    assert 1 << 26 < preflight.available_memory() < 1 << 44
-
-
 def test_an_adapter_that_ships_with_the_model_is_checked_too(model: Path) -> None:
     directory = model / SHIPPED / "critic-v1"
     directory.mkdir(parents=True)
