@@ -23,7 +23,7 @@ from ace_ray.evaluation.result import Episode, Evaluation, percentiles
 from ace_ray.evaluation.scores import COSTS, ScoreStatistics, check_costs, statistics_file
 from ace_ray.grid.physics.catalogue import Catalogue
 from ace_ray.grid.scenarios.environment import data_set, make_env
-from ace_ray.grid.scenarios.scenario import Scenario
+from ace_ray.grid.scenarios.scenario import Scenario, reset_to
 from ace_ray.grid.scenarios.scenario_sets import ScenarioSet, parse
 
 VERSIONED = ("ace-ray", "grid2op", "lightsim2grid", "numpy", "torch")
@@ -108,6 +108,7 @@ def evaluate_all(
     if extras.scores:
         check_costs(env, each[0])
     catalogue = Catalogue.from_env(env).hash
+    _check_chronics(env, chosen.scenarios)
     env.close()
     seen = [_in_sample(agent, grid, chosen) for agent, grid in zip(agents, each, strict=True)]
     with Pool(processes) as pool:
@@ -134,6 +135,31 @@ def evaluate_all(
         _collect(agent, each[i], chosen, seen[i], name, catalogue, outcomes[i :: len(agents)], statistics)
         for i, agent in enumerate(agents)
     ]
+
+
+def _check_chronics(env: Any, scenarios: Sequence[Scenario]) -> None:
+    """Starts one scenario of every chronic, so that a bad one costs none of the episodes played before it.
+
+    Chronics that ship with Grid2Op or this package are taken as they are: reading them all would take longer.
+
+    Raises:
+        DataError: names every chronic that cannot be read or started.
+    """
+    first = {scenario.chronic: scenario for scenario in reversed(scenarios)}
+    bad: dict[str, DataError] = {}
+    for chronic, scenario in sorted(first.items()):
+        if scenario.data in ("packaged", "shipped"):
+            continue
+        try:
+            reset_to(env, scenario)
+        except DataError as error:
+            bad[chronic] = error
+    if bad:
+        told = next(iter(bad.values()))
+        raise DataError(
+            f"{len(bad)} of {len(first)} chronics cannot be played ({', '.join(bad)}): {told.problem}",
+            f"{told.remedy}; or leave them out: --scenarios 'chronics=NAME,NAME;seeds=…'",
+        )
 
 
 def _check_agents(agents: Sequence[registry.AgentSpec], each: Sequence[GridSettings]) -> None:

@@ -15,6 +15,8 @@ from ace_ray.evaluation.result import load
 from ace_ray.grid.engine import DecisionEngine
 from ace_ray.grid.scenarios.environment import make_env
 from ace_ray.grid.scenarios.scenario import Scenario, reset_to
+from tests.grid.short_chronics import ENV, ROWS, save, write
+from tests.grid.short_chronics import load as read_table
 
 pytestmark = pytest.mark.unit
 
@@ -189,3 +191,22 @@ def test_agents_on_different_grids_are_refused(grid_settings):
     other = grid_settings.model_copy(update={"env": "l2rpn_case14_sandbox"})
     with pytest.raises(ConfigError, match="reconnect on l2rpn_case14_sandbox"):
         evaluate_all(["do-nothing", "reconnect"], SHORT, [grid_settings, other], processes=1)
+
+
+def test_a_chronic_that_cannot_be_read_costs_no_episode_of_the_others(tmp_path, monkeypatch):
+    for name in ("a_good", "b_bad", "c_good"):
+        write(tmp_path / name)
+    save(tmp_path / "b_bad" / "prod_p.csv", read_table(tmp_path / "b_bad" / "prod_p.csv").iloc[:, 1:])
+    monkeypatch.setattr("ace_ray.evaluation.evaluate._play", lambda *_: pytest.fail("nothing may be played"))
+    settings = GridSettings(env=ENV, data=str(tmp_path))
+    with pytest.raises(DataError, match=r"1 of 3 chronics cannot be played \(b_bad\).*prod_p has no column"):
+        evaluate_all(["do-nothing"], "chronics=all;seeds=0", settings, processes=1, progress=False)
+
+
+def test_the_good_chronics_of_a_folder_are_played_by_name(tmp_path):
+    for name in ("a_good", "b_bad"):
+        write(tmp_path / name)
+    (tmp_path / "b_bad" / "prod_p.csv").write_text("")
+    settings = GridSettings(env=ENV, data=str(tmp_path))
+    (found,) = evaluate_all(["do-nothing"], "chronics=a_good;seeds=0", settings, processes=1, progress=False)
+    assert [episode.steps for episode in found.episodes] == [ROWS - 1]
