@@ -179,7 +179,11 @@ def _run(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--resume", metavar="RUN", help="continue this run with its own settings")
+    parser.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="continue this run with its own settings; auto: the one called name=..., started if new",
+    )
 
 
 def _evaluate(parser: argparse.ArgumentParser) -> None:

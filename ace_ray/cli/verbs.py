@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def train(args: argparse.Namespace) -> int:
     from ace_ray.coevolution.train import train as run
 
-    if args.resume and args.config:
+    if args.resume not in (None, "auto") and args.config:
         raise ConfigError(
             "--resume takes its settings from the run", "leave --config out; dotted.key=value still works"
         )

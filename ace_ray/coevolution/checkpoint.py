@@ -20,7 +20,7 @@ import torch
 from ray.rllib.core.learner.learner_group import LearnerGroup
 
 from ace_ray.config.errors import RunFolderError
-from ace_ray.config.files import replacing, write_json
+from ace_ray.config.files import disk, replacing, write_json
 from ace_ray.learner import state as learner_state
 from ace_ray.policy import checkpoint as policy_files
 from ace_ray.policy.checkpoint import PolicyCard
@@ -37,6 +37,13 @@ class Checkpoint:
     @property
     def updates(self) -> int:
         return int(self.path.name)
+
+    def set_aside(self) -> None:
+        """Takes a torn checkpoint out of the numbered ones: `NNNNNN.torn`."""
+        torn = self.path.with_suffix(".torn")
+        with disk(torn):
+            shutil.rmtree(torn, ignore_errors=True)
+            self.path.rename(torn)
 
     def state(self) -> dict[str, Any]:
         """Counters of the loop as they were.

@@ -17,11 +17,12 @@ from ace_ray.coevolution.connect import Cluster, check_resources, check_visible,
 from ace_ray.coevolution.ending import final_table
 from ace_ray.coevolution.loop import TrainingLoop
 from ace_ray.coevolution.remote import ask
-from ace_ray.coevolution.run_folder import RunFolder, Status, open_new, reopen, saved_settings
+from ace_ray.coevolution.run_folder import RunFolder, Status, open_new, read_about, reopen, saved_settings
 from ace_ray.coevolution.signals import Stopped, StopSignals
+from ace_ray.config.errors import ConfigError, RunFolderError
 from ace_ray.config.load import load_settings
 from ace_ray.config.paper import differences_text
-from ace_ray.config.paths import locate
+from ace_ray.config.paths import ABOUT, locate, runs_root
 from ace_ray.config.run import RunSettings
 from ace_ray.finetune.held_out import Seed
 from ace_ray.monitoring.logging import log_to_file
@@ -37,7 +38,8 @@ def train(profiles: Sequence[Path | str] = (), overrides: Sequence[str] = (), re
     Args:
         profiles: YAML files of settings; not used together with `resume`, whose run has its own.
         overrides: `dotted.key=value`, on top of either.
-        resume: Folder or name of a run to continue.
+        resume: Folder or name of a run to continue; 'auto': the run that the settings name. It is started where it is
+            not there yet and left alone where it is finished, so that the same command line may be repeated.
 
     Returns:
         Exit code: 0, or 130 / 143 after Ctrl-C / SIGTERM.
@@ -47,7 +49,21 @@ def train(profiles: Sequence[Path | str] = (), overrides: Sequence[str] = (), re
     """
     if resume is None:
         return run(load_settings(profiles, overrides))
+    if resume == "auto":
+        return _start_or_continue(load_settings(profiles, overrides), overrides)
     path = locate(resume, load_settings((), [o for o in overrides if o.startswith("runs_root=")]))
+    return run(saved_settings(path, list(overrides)), path)
+
+
+def _start_or_continue(settings: RunSettings, overrides: Sequence[str]) -> int:
+    if not settings.name:
+        raise ConfigError("--resume auto needs the name of the run", "add name=...")
+    path = runs_root(settings) / settings.name
+    if not (path / ABOUT).is_file():
+        return run(settings)
+    if read_about(path).get("status") == "finished":
+        _say(f"{path} is finished: nothing to do")
+        return 0
     return run(saved_settings(path, list(overrides)), path)
 
 
@@ -149,9 +165,16 @@ def _start(
     algorithm = ACE(config)
     counters: dict[str, Any] = {}
     saved = checkpoint.find(folder.checkpoints)
-    if saved:
-        counters = algorithm.read_checkpoint(saved[-1])
-        log.info("continues from checkpoint %s (%d updates)", saved[-1].path.name, algorithm.updates)
+    while saved:
+        try:
+            counters = algorithm.read_checkpoint(saved[-1])
+            log.info("continues from checkpoint %s (%d updates)", saved[-1].path.name, algorithm.updates)
+            break
+        except RunFolderError as error:
+            if len(saved) == 1:
+                raise RunFolderError(error.problem, "no earlier checkpoint is left: start a new run") from error
+            log.warning("%s; it is set aside, an earlier checkpoint is taken", error.problem)
+            saved.pop().set_aside()
     if seeded := refinement.seed_queue(replay, list(seeds), settings.refine.queue):
         log.info("%d shipped salvageable decisions wait for refinement", seeded)
     refining.start(replay, counters)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ace_ray.coevolution import checkpoint
+from ace_ray.coevolution import checkpoint, run_folder
 from ace_ray.replay.shards import ShardLog
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -66,7 +66,8 @@ def transitions(run: Path) -> list[int]:
 
 def test_kill_9_then_resume_then_sigterm(tmp_path, start):
     run = tmp_path / "run"
-    first = start("--config", "smoke", *SMALL)
+    command = ["--config", "smoke", "--resume", "auto", *SMALL]
+    first = start(*command)
     # A blackout leaves decisions to think over: they must outlive the kill as well.
     first.until(lambda: len(checkpoint.find(run / "checkpoints")) >= 3)
     first.process.send_signal(signal.SIGKILL)
@@ -78,10 +79,14 @@ def test_kill_9_then_resume_then_sigterm(tmp_path, start):
     asked = log.read("refinement", ["status"]).to_pylist()
     saved = checkpoint.find(run / "checkpoints")[-1]
     assert before and saved.updates > 0
-    assert json.loads((run / "run.json").read_text())["status"] == "running"
+    assert run_folder.read_about(run)["status"] == "died"
 
-    second = start("--resume", "run")
+    torn = saved.path / "learner.safetensors"
+    torn.write_bytes(torn.read_bytes()[:1000])
+    set_aside, saved = saved, checkpoint.find(run / "checkpoints")[-2]
+    second = start(*command)
     second.until(lambda: "continues from checkpoint" in second.log.read_text())
+    assert set_aside.path.with_suffix(".torn").is_dir(), "an earlier checkpoint is taken"
     second.until(lambda: checkpoint.find(run / "checkpoints")[-1].updates > saved.updates)
     second.process.send_signal(signal.SIGTERM)
     assert second.process.wait(180) == 143, second.log.read_text()
@@ -139,3 +144,5 @@ def test_a_run_to_its_budget_ends_with_a_table_in_which_the_first_policy_is_gree
     text = driver.log.read_text()
     assert f"policy@{last} - policy@0" in text and f"run folder: {run}" in text
     assert list((run / "metrics").glob("events.out.tfevents.*"))
+    again = start("--resume", "auto", "name=run")
+    assert again.process.wait(180) == 0 and "is finished: nothing to do" in again.log.read_text()
