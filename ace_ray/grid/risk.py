@@ -14,18 +14,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ace_ray.config.expert import ExpertSettings
 from ace_ray.grid.engine import DecisionEngine
 from ace_ray.grid.forecast import foretold
 from ace_ray.grid.opponent import Threats
 from ace_ray.grid.physics.catalogue import LINE
 from ace_ray.grid.physics.model import FloatArray, IntArray
 
-SOFT_RHO = 0.97  # rho from which a line counts as stressed after an outage
-HALF_STRESS = 0.7  # sum of rho above SOFT_RHO after an outage that counts as half a blackout
-NO_SOLUTION = 1.5  # what an outage counts that leaves no power flow solution, a blackout being 1
+# What the expert counts by default: prompts, and the labels made from them, rest on these and not on a run's settings.
+_DEFAULT = ExpertSettings()
+SOFT_RHO = _DEFAULT.soft_rho  # rho above which a line counts as overloaded after a contingency
+HALF_STRESS = _DEFAULT.half_stress  # overload sum after a contingency that counts as half a blackout
+NO_SOLUTION = _DEFAULT.island_cost  # what a contingency without a power flow solution counts; a blackout is 1
+LEAD = _DEFAULT.lead  # environment steps before its beginning from which maintenance counts as a contingency
 OVERLOAD = 5.0  # weight of the next step's max rho above `critical.rho_overloaded`
 MOST = 2.0  # danger of an action without a power flow solution, and the most that any other has
-LEAD = 20  # environment steps before its beginning from which maintenance counts as an outage
 
 
 class Danger:
@@ -74,7 +77,7 @@ class Danger:
         there = np.flatnonzero((topo[model.line_or_pos[threats.lines]] > 0) & (threats.weights > 0))
         lost = threats.lines[there]
         after = check.sweep(ids)
-        outages = check.sweep(np.repeat(ids, lost.size), np.tile(lost, ids.size))
+        outages = check.contingencies(ids, lost)
         stress = np.maximum(outages.rho - SOFT_RHO, 0.0).sum(axis=1)
         fatal = np.where(outages.converged, stress / (stress + HALF_STRESS), NO_SOLUTION)
         risk = fatal.reshape(ids.size, lost.size) @ threats.weights[there]

@@ -161,7 +161,7 @@ class Outlook:
             (place.topo[self.engine.model.line_or_pos[self.threats.lines]] > 0) & (self.threats.weights > 0)
         )
         lost = self.threats.lines[live]
-        checked = check.sweep(np.repeat(chosen, lost.size), np.tile(lost, chosen.size))
+        checked = check.contingencies(chosen, lost)
         above = np.maximum(checked.rho - self.settings.soft_rho, 0.0).sum(axis=1)
         above = np.where(checked.converged, np.minimum(above, kernels.ISLAND), kernels.ISLAND)
         stress[:, live] = above.reshape(chosen.size, lost.size)

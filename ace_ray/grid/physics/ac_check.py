@@ -245,6 +245,11 @@ class AcCheck:
             self._alone(chosen[i], int(lost[i]), i, p, q, a, converged)
         return Checked(a, p, q, converged)
 
+    def contingencies(self, ids: Sequence[int] | NDArray, lines: IntArray) -> Checked:
+        """[n * O] exact results after each action together with the loss of each line, action by action."""
+        chosen = np.asarray(ids)
+        return self.sweep(np.repeat(chosen, len(lines)), np.tile(lines, len(chosen)))
+
     def _sweep_rows(self, ids: list[int], lost: NDArray) -> Checked | None:
         sweep = ScenarioSweepCPP(self._grid)
         sweep.change_algorithm(AlgorithmType.NR_KLU)

@@ -109,6 +109,6 @@ class Security:
         An outage (or action) without a power flow solution counts as an island.
         """
         n, n_out = len(ids), self.lines.size
-        checked = check.sweep(np.repeat(np.asarray(ids), n_out), np.tile(self.lines, n))
+        checked = check.contingencies(ids, self.lines)
         worst = np.where(checked.converged, checked.rho.max(axis=1, initial=0.0), kernels.ISLAND)
         return worst.reshape(n, n_out)
