@@ -10,6 +10,7 @@ from ace_ray.grid.scenarios.data import PACKAGED, SPLITS
 from ace_ray.grid.scenarios.environment import data_set, make_env
 from ace_ray.grid.scenarios.scenario import episode_length, reset_to
 from ace_ray.grid.scenarios.scenario_sets import parse, training_scenarios
+from tests.grid.short_chronics import ENV, load, save, write
 
 pytestmark = pytest.mark.unit
 
@@ -189,3 +190,19 @@ def test_chronics_that_are_called_by_numbers_are_named_in_quotes_where_an_index_
         with pytest.raises(ConfigError, match="may be a name or an index") as caught:
             named(ambiguous)
         assert "double quotes" in caught.value.remedy
+
+
+def test_a_chronic_that_cannot_be_counted_ends_no_training_scenarios(tmp_path):
+    for name in ("a", "b", "c", "d"):
+        write(tmp_path / name)
+    for table in (tmp_path / "b").glob("*.csv"):
+        save(table, load(table).head(0))
+    (tmp_path / "split.json").write_text('{"train": ["a", "b", "c"], "validation": ["d"], "test": []}')
+    settings = GridSettings(env=ENV, data=str(tmp_path))
+    drawn = list(islice(training_scenarios(settings, seed=0), 9))
+    assert {scenario.chronic for scenario in drawn} == {"a", "b", "c"}
+    env = make_env(settings)
+    with pytest.raises(DataError, match="rows"):
+        reset_to(env, next(scenario for scenario in drawn if scenario.chronic == "b"))
+    assert reset_to(env, next(scenario for scenario in drawn if scenario.chronic == "a")) is not None
+    env.close()

@@ -82,7 +82,10 @@ def parse(text: str, settings: GridSettings) -> ScenarioSet:
 
 
 def training_scenarios(settings: GridSettings, seed: int) -> Iterator[Scenario]:
-    """Endless scenarios over the training chronics, each with its own environment seed and start step."""
+    """Endless scenarios over the training chronics, each with its own environment seed and start step.
+
+    A chronic whose rows cannot be counted comes up as a whole: whoever resets to it is told why it cannot be played.
+    """
     data = data_set(settings)
     chronics = data.split["train"]
     if not chronics:
@@ -91,7 +94,10 @@ def training_scenarios(settings: GridSettings, seed: int) -> Iterator[Scenario]:
     while True:
         for index in rng.permutation(len(chronics)):
             chronic = chronics[index]
-            first, end, whole = _window("train", chronic, data)
+            try:
+                first, end, whole = _window("train", chronic, data)
+            except DataError:  # raised here it would end the scenarios of all other chronics too
+                first, end, whole = 0, 0, True
             latest = max(first, end - _SHORTEST)
             start = int(rng.integers(first, latest + 1))
             cap = None if whole else end - start
