@@ -125,9 +125,11 @@ def finetune(args: argparse.Namespace) -> int:
 
 
 def report(args: argparse.Namespace) -> int:
+    from ace_ray.coevolution.run_folder import read_about
     from ace_ray.evaluation.report import write_report
 
-    print(f"report: {write_report(_run(args.run))}")
+    run = _run(args.run)
+    print(f"report: {write_report(run, read_about(run))}")
     return 0
 
 

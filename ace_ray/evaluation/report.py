@@ -44,27 +44,27 @@ pre{background:#f3f5f7;padding:1em;overflow:auto}
 Rows = Sequence[Sequence[object]]
 
 
-def write_report(run: str | os.PathLike[str], path: str | os.PathLike[str] | None = None) -> Path:
+def write_report(
+    run: str | os.PathLike[str], about: Mapping[str, Any], path: str | os.PathLike[str] | None = None
+) -> Path:
     """Writes the report of a run; parts for which the run has no data yet say so.
 
     Args:
         run: run folder.
+        about: the run's own description, as `coevolution.run_folder.read_about` gives it.
         path: HTML file; default `RUN/report.html`.
 
     Returns:
         The file written.
 
     Raises:
-        RunFolderError: `run` is no run folder.
+        RunFolderError: a file of the run is damaged.
     """
     run = Path(run)
-    about = _read(run / "run.json")
-    if about is None:
-        raise RunFolderError(f"{run} is no run folder: run.json is missing", "`ace runs list` shows the runs")
     body = [
         f"<h1>{escape(str(about.get('name', run.name)))}</h1>",
         f"<p class=quiet>{escape(_headline(about))}</p>",
-        *_evaluation(_read(run / "evaluation" / "table.json")),
+        *_evaluated(run / "evaluation" / "table.json"),
         *_training(run / "metrics"),
         *_refinement(run / "replay"),
         *_finetuning(sorted((run / "adapters").glob("finetune-*.json"))),
@@ -92,6 +92,15 @@ def _headline(about: Mapping[str, Any]) -> str:
 
 
 # -- evaluation ------------------------------------------------------------------------------------------------------
+
+
+def _evaluated(path: Path) -> list[str]:
+    try:
+        return _evaluation(_read(path))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunFolderError(
+            f"{path} is no table of an evaluation: {type(error).__name__} {error}", "restore or remove the file"
+        ) from error
 
 
 def _evaluation(table: Mapping[str, Any] | None) -> list[str]:

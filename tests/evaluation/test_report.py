@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ace_ray.coevolution.run_folder import read_about
 from ace_ray.config.errors import RunFolderError
 from ace_ray.evaluation.report import read_events, write_report
 from ace_ray.evaluation.tables import table
@@ -69,7 +70,7 @@ def run(tmp_path_factory) -> Path:
 
 
 def test_one_page_holds_tables_curves_refinements_and_fine_tuning(run):
-    path = write_report(run)
+    path = write_report(run, read_about(run))
     page = path.read_text()
     assert path == run / "report.html"
     for words in (
@@ -96,11 +97,22 @@ def test_events_are_read_in_order_without_the_gaps(run):
 
 def test_a_run_that_has_only_begun_says_what_is_missing(run, tmp_path):
     shutil.copyfile(run / "run.json", tmp_path / "run.json")
-    page = write_report(tmp_path).read_text()
+    page = write_report(tmp_path, read_about(tmp_path)).read_text()
     for words in ("no evaluation yet", "no metrics yet", "no replay log yet", "none in this run"):
         assert words in page
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(RunFolderError, match="run.json"):
-        write_report(tmp_path)
+def test_a_run_whose_driver_is_gone_is_not_called_running(run, tmp_path):
+    about = json.loads((run / "run.json").read_text()) | {"status": "running"}
+    (tmp_path / "run.json").write_text(json.dumps(about))
+    page = write_report(tmp_path, read_about(tmp_path)).read_text()
+    assert "died" in page and "running" not in page
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "7", '{"agents": [{}], "comparisons": []}'])
+def test_a_damaged_table_is_named(run, tmp_path, text):
+    shutil.copyfile(run / "run.json", tmp_path / "run.json")
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "table.json").write_text(text)
+    with pytest.raises(RunFolderError, match="table.json"):
+        write_report(tmp_path, read_about(tmp_path))
