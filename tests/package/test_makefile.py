@@ -22,8 +22,12 @@ def clone(tmp_path: Path) -> Path:
 
 
 def planned(clone: Path, *arguments: str) -> str:
-    """The commands that make would run, without running them."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "DEVICE")}
+    """The commands that make would run, without running them.
+
+    The tests themselves run under `make test`, whose variables would have this make announce its folder too.
+    """
+    of_make = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "DEVICE")
+    environment = {name: value for name, value in os.environ.items() if name not in of_make}
     done = subprocess.run(
         ["make", "--dry-run", *arguments], cwd=clone, env=environment, capture_output=True, text=True, check=True
     )
