@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).resolve().parents[2]
-PAGES = sorted([*REPO.glob("*.md"), *REPO.glob("docs/*.md"), *REPO.glob("results/*.md"), *REPO.glob("*/README.md")])
+PLACES = ("*.md", "docs/*.md", "results/*.md", "*/README.md", "ace_ray/*/README.md", "llm_service/models/*/README.md")
+PAGES = sorted({page for place in PLACES for page in REPO.glob(place)})
 SOURCES = sorted(
     path for room in ("ace_ray", "llm_service", "configs", "examples") for path in (REPO / room).rglob("*")
 )
