@@ -18,6 +18,7 @@ from ace_ray.agents.exported import SETTINGS, settings_of
 from ace_ray.config.errors import AceError
 from ace_ray.config.grid import GridSettings
 from ace_ray.config.load import load_settings
+from ace_ray.config.paths import CONFIG
 from ace_ray.policy import checkpoint
 
 MODULES = ("__init__.py", "schema.py")
@@ -61,7 +62,7 @@ def export(run: str | os.PathLike[str], folder: str | os.PathLike[str], version:
     checkpoint.load(source)  # a torn checkpoint is better noticed now
     if folder.exists() and any(folder.iterdir()):
         raise AceError(f"{folder} is not empty", "name a new folder")
-    settings = load_settings([run / "config.yaml"]).grid if (run / "config.yaml").is_file() else settings_of(source)
+    settings = load_settings([run / CONFIG]).grid if (run / CONFIG).is_file() else settings_of(source)
     try:
         _write(folder, run, source, settings)
     except OSError as error:

@@ -22,7 +22,7 @@ from ace_ray.agents.greedy import DoNothing, Greedy, GreedyChecked, Reconnect
 from ace_ray.config.errors import AceError, ConfigError
 from ace_ray.config.grid import GridSettings
 from ace_ray.config.load import load_settings
-from ace_ray.config.paths import under_root
+from ace_ray.config.paths import CONFIG, under_root
 from ace_ray.grid.engine import DecisionEngine
 
 OWN_AGENTS: dict[str, type[OwnAgent]] = {
@@ -143,7 +143,7 @@ def trained_settings(spec: AgentSpec) -> GridSettings | None:
 
     if (policy.folder / SETTINGS).is_file():
         return settings_of(policy.folder)
-    config = policy.folder.resolve().parents[1] / "config.yaml"
+    config = policy.folder.resolve().parents[1] / CONFIG
     return load_settings([config]).grid if config.is_file() else None
 
 

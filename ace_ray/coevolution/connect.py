@@ -18,7 +18,7 @@ from ray._private.parameter import RayParams
 
 from ace_ray.coevolution import resources
 from ace_ray.config.errors import ResourceError
-from ace_ray.config.paths import inside_job
+from ace_ray.config.paths import ABOUT, inside_job
 from ace_ray.config.run import RunSettings
 from llm_service.machine import available_memory
 
@@ -136,7 +136,7 @@ def check_visible(folder: Path) -> None:
     strategy = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
     answers = ray.get(
         [
-            sees.options(scheduling_strategy=strategy(node["NodeID"], soft=False)).remote(str(folder / "run.json"))
+            sees.options(scheduling_strategy=strategy(node["NodeID"], soft=False)).remote(str(folder / ABOUT))
             for node in nodes
         ]
     )

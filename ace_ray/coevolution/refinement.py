@@ -13,6 +13,7 @@ from ace_ray.coevolution.finetuning import Finetuning, connect_jobs
 from ace_ray.coevolution.remote import ask
 from ace_ray.coevolution.run_folder import RunFolder
 from ace_ray.config.errors import ConfigError, ResourceError
+from ace_ray.config.paths import HEARTBEAT
 from ace_ray.config.run import RunSettings
 from ace_ray.finetune.held_out import Seed, read_seeds, warn_if_aged
 from ace_ray.language.schema import ACTOR_SCHEMA, PAPER_SCHEMA
@@ -117,7 +118,7 @@ class Refinement:
             replicas=r.llm_replicas,
             cpus=r.llm_cpu,
             gpus=r.llm_gpu,
-            heartbeat=folder.path / "heartbeat",
+            heartbeat=folder.path / HEARTBEAT,
         )
         pool.shutdown(wait=False)
 

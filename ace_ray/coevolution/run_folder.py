@@ -22,10 +22,9 @@ from typing import IO, Any, Literal
 from ace_ray.config import files
 from ace_ray.config.errors import RunFolderError
 from ace_ray.config.load import load_settings, to_yaml
-from ace_ray.config.paths import ABOUT, HEARTBEAT, HEARTBEAT_SECONDS, runs_root
+from ace_ray.config.paths import ABOUT, CONFIG, HEARTBEAT, HEARTBEAT_SECONDS, runs_root
 from ace_ray.config.run import RunSettings
 
-CONFIG = "config.yaml"
 LOCK = "lock"
 PARTS = ("replay", "adapters", "checkpoints", "metrics", "evaluation")
 

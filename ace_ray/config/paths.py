@@ -12,6 +12,7 @@ PROFILES = PACKAGE / "profiles"  # in the repository a link to configs/, in an i
 
 RUNS_VARIABLE = "ACE_RUNS"
 ABOUT = "run.json"  # what makes a folder a run
+CONFIG = "config.yaml"  # the settings that it was last started with
 HEARTBEAT = "heartbeat"  # its time of change says when the run's driver was last alive
 HEARTBEAT_SECONDS = 10.0
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from ace_ray.config import files
 from ace_ray.config.errors import RunFolderError, ShardError
+from ace_ray.config.paths import CONFIG
 from ace_ray.evaluation.charts import curves, intervals
 from ace_ray.replay.inspect import summary
 
@@ -68,7 +69,7 @@ def write_report(
         *_training(run / "metrics"),
         *_refinement(run / "replay"),
         *_finetuning(sorted((run / "adapters").glob("finetune-*.json"))),
-        *_settings(run / "config.yaml"),
+        *_settings(run / CONFIG),
     ]
     head = f"<meta charset=utf-8><title>{escape(run.name)}</title><style>{STYLE}</style>"
     path = Path(path) if path is not None else run / "report.html"
@@ -262,7 +263,7 @@ def _settings(path: Path) -> list[str]:
     if not path.is_file():
         return []
     text = escape(path.read_text())
-    return ["<h2>Settings</h2>", f"<details><summary>config.yaml</summary><pre>{text}</pre></details>"]
+    return ["<h2>Settings</h2>", f"<details><summary>{CONFIG}</summary><pre>{text}</pre></details>"]
 
 
 # -- pieces ----------------------------------------------------------------------------------------------------------

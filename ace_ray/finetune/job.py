@@ -20,6 +20,7 @@ import numpy as np
 from ace_ray.config.errors import DataError
 from ace_ray.config.files import write_json
 from ace_ray.config.load import load_settings
+from ace_ray.config.paths import ABOUT, CONFIG
 from ace_ray.config.run import RunSettings
 from ace_ray.finetune.dataset import draw, read_lessons
 from ace_ray.finetune.gate import Judge, client_replier, live_judge, run_gate
@@ -155,7 +156,7 @@ def run_job(
         ConfigError: the folder holds no settings of a run.
         DataError, ModelError: see `finetune`.
     """
-    settings = load_settings([run / "config.yaml"], overrides)
+    settings = load_settings([run / CONFIG], overrides)
 
     warn_if_aged(EMBEDDED)
     with open_client(run, settings) as client, live_judge(settings) as judge:
@@ -187,7 +188,7 @@ def _application(run: Path) -> str | None:
     from llm_service.service import app_name
 
     ray.init(address="auto", ignore_reinit_error=True, log_to_driver=False)
-    about = run / "run.json"
+    about = run / ABOUT
     name = app_name(json.loads(about.read_text())["name"] if about.is_file() else run.name)
     return name if name in serve.status().applications else None
 
