@@ -67,7 +67,7 @@ class MergedVersions:
     """One version at a time as the engine's weights: base and adapter merged here, loaded when it is its turn.
 
     Requests of another version, the base model's too, wait until those inside are answered; then the engine reloads
-    and they enter. On a CPU a merged version runs as fast as the base model, where an adapter beside it costs more than
+    and they enter. On a CPU a merged version runs as fast as the base model, where an adapter beside it costs about
     half of the throughput (results/speed.md).
 
     Args:
