@@ -12,7 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from llm_service.adapters import model_fingerprint
 from llm_service.client import LLMClient
@@ -20,13 +22,21 @@ from llm_service.errors import ModelError
 from llm_service.preflight import check_memory, check_model
 from llm_service.settings import ServiceSettings
 
+if TYPE_CHECKING:
+    from llm_service.deployment import AppArguments
+
 _log = logging.getLogger(__name__)
+_PREFIX = "ace-llm-"
 _POLL_S = 0.25
 
 
 def app_name(run: str) -> str:
-    """Name of a run's application."""
-    return "ace-llm-" + re.sub(r"[^A-Za-z0-9_-]+", "-", run)
+    """Name of a run's application. Serve takes few characters, so runs of different names may share one."""
+    return _PREFIX + re.sub(r"[^A-Za-z0-9_-]+", "-", run)
+
+
+SERVE, BENCH = "serve", "bench"  # in the place of a run
+OF_NO_RUN = (app_name(SERVE), app_name(BENCH))
 
 
 def deploy(
@@ -75,12 +85,35 @@ def deploy(
 
 def delete(run: str) -> None:
     """Take the run's application down; no error if there is none."""
+    take_down(app_name(run))
+
+
+def take_down(app: str) -> None:
+    """Take an application down; no error if there is none."""
     from ray import serve
     from ray.serve.exceptions import RayServeException
 
     with contextlib.suppress(RayServeException):
-        if app_name(run) in serve.status().applications:
-            serve.delete(app_name(run))
+        if app in serve.status().applications:
+            serve.delete(app)
+
+
+def applications() -> "dict[str, AppArguments | None]":
+    """What each of our applications was deployed with; None where that cannot be read (by another version)."""
+    from ray import serve
+
+    from llm_service.deployment import AppArguments
+
+    def read(config: dict[str, Any]) -> AppArguments | None:
+        try:
+            return AppArguments.model_validate(config.get("args"))
+        except ValidationError:
+            return None
+
+    status = serve.status().applications  # empty where Serve is not started, while the configuration raises
+    ours = [name for name, one in status.items() if name.startswith(_PREFIX) and one.status != "DELETING"]
+    configured = _configured() if ours else {}
+    return {name: read(configured.get(name, {})) for name in ours}
 
 
 @contextlib.contextmanager
@@ -119,16 +152,16 @@ def serve_forever(settings: ServiceSettings, *, port: int, say: Callable[[str], 
     try:
         _start_serve(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
         arguments = AppArguments(
-            run="serve",
+            run=SERVE,
             fingerprint=model_fingerprint(directory),
             service=pinned,
             replicas=1,
             cpus=threads,
             gpus=gpus,
         ).model_dump(mode="json")
-        _apply(app_name("serve"), arguments, route_prefix="/")
+        _apply(app_name(SERVE), arguments, route_prefix="/")
         say(f"starting {directory} ...")
-        _wait_until_running(app_name("serve"), settings.start_timeout_s, stop)
+        _wait_until_running(app_name(SERVE), settings.start_timeout_s, stop)
         if not stop.is_set():
             say(f"serving {directory.name} on http://127.0.0.1:{port}/ (Ctrl-C ends it)")
         stop.wait()

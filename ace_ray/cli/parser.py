@@ -135,6 +135,7 @@ def make_parser() -> argparse.ArgumentParser:
     head("start", "start a head, with a token, and with dashboard and Jobs API on loopback", _head, _start)
     head("stop", "stop the head and its jobs", _head)
     head("status", "show its addresses, nodes and resources", _head)
+    head("clean", "remove language models that runs have left on it", _head, _clean, settings=True)
     return parser
 
 
@@ -399,6 +400,15 @@ def _grids(parser: argparse.ArgumentParser) -> None:
 
 def _head(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temp-dir", type=Path, metavar="DIR", help="the head's folder (default: /tmp/ace-ray-UID)")
+
+
+def _clean(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--unknown",
+        action="store_true",
+        help="remove also those of which nothing tells whether their run is alive, because its folder is not seen "
+        "from here or because another version of ace deployed them",
+    )
 
 
 def _start(parser: argparse.ArgumentParser) -> None:

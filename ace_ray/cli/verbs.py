@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -401,6 +402,26 @@ def cluster_status(args: argparse.Namespace) -> int:
 
     found, told = head.status(args.temp_dir or head.default_temp_dir())
     print(f"{_addresses(found)}\n\n{told}")
+    return 0
+
+
+def cluster_clean(args: argparse.Namespace) -> int:
+    from ace_ray.cluster import head
+
+    if args.temp_dir or not os.environ.get("RAY_ADDRESS"):
+        found = head.find(args.temp_dir or head.default_temp_dir())
+        os.environ.update({**head.token_environment(), "RAY_ADDRESS": found.address})
+    import ray  # only now: it reads the token's variables at its import
+
+    from ace_ray.coevolution.connect import attach
+    from ace_ray.coevolution.leftovers import clean
+
+    attach()
+    try:
+        for line in clean(runs_root(_settings(args)), args.unknown):
+            print(line, flush=True)
+    finally:
+        ray.shutdown()
     return 0
 
 

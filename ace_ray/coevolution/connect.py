@@ -51,7 +51,7 @@ def check_resources(settings: RunSettings) -> None:
     """
     rows = resources.processes(settings)
     if _attached():
-        _attach()
+        attach()
         resources.check(rows, ray.cluster_resources())
         return
     resources.check(rows, {"CPU": resources.announced_cpus(), "GPU": _gpus()})
@@ -68,7 +68,7 @@ def connect(settings: RunSettings) -> Cluster:
     """
     attached = _attached()
     if attached:
-        context = _attach()
+        context = attach()
     else:
         # Ray starts workers at niceness 15: beside a learner in the driver they would stand still on a small machine.
         os.environ.setdefault("RAY_worker_niceness", "0")
@@ -85,7 +85,12 @@ def _attached() -> bool:
     return inside_job() or bool(os.environ.get("RAY_ADDRESS"))
 
 
-def _attach() -> Any:
+def attach() -> Any:
+    """Attaches to the cluster that this process belongs to.
+
+    Raises:
+        ResourceError: It cannot be reached.
+    """
     try:
         return ray.init(address="auto", ignore_reinit_error=True, log_to_driver=False, logging_level=QUIET)
     except (ConnectionError, RuntimeError) as error:

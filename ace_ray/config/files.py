@@ -125,7 +125,7 @@ def is_locked(path: Path) -> bool | None:
         with open(path, encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who ask do not see each other
     except OSError as error:
-        return True if error.errno in _TAKEN and path.is_file() and os.access(path, os.R_OK) else None
+        return True if error.errno in _TAKEN and os.path.isfile(path) and os.access(path, os.R_OK) else None
     return False
 
 

@@ -35,7 +35,7 @@ WANTED = (
     "llm eval-critic|"
     "replay show|replay verify|bench screen|bench rollout|bench llm|bench learner|bench refiners|bench critics|"
     "bench grids|"
-    "runs list|cluster start|cluster stop|cluster status"
+    "runs list|cluster start|cluster stop|cluster status|cluster clean"
 )
 
 

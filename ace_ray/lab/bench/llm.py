@@ -195,7 +195,7 @@ def _both_ways(settings: ServiceSettings, asked: _Asked, folder: Path) -> tuple[
     try:
         with (
             ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_parent) as pool,
-            service.deployed("bench", None, settings, replicas=1, cpus=_CPUS / 4, gpus=gpus) as client,
+            service.deployed(service.BENCH, None, settings, replicas=1, cpus=_CPUS / 4, gpus=gpus) as client,
         ):
             replica = psutil.Process(client.report().pid)
             processes = [psutil.Process(), replica, *replica.children(recursive=True)]
