@@ -1,4 +1,8 @@
-"""What the method knows of the environment it is used on. Pure: no environment is imported here.
+"""What the method knows of the environment that it is used on. Pure: no environment is imported here.
+
+The rooms that are the method (`refine`, `replay`, `learner`, `finetune`) meet an environment through the protocols
+below. A `Domain` reads what was written down about it; a `Simulator` is one environment of it, open in this process,
+with its decisions. `ace_ray.grid.domain` and `ace_ray.grid.simulator` are the power grid's.
 
 What a replay shows is an `Outcome`, and there is one definition of *better*: every verdict of a run, of a lesson and of
 the acceptance gate is `verdict`.
@@ -6,14 +10,231 @@ the acceptance gate is `verdict`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+import hashlib
+import json
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from ace_ray.schema import Decided
 
 ActionLog = tuple[tuple[int, tuple[int, ...]], ...]
 """Sparse: (environment step from the scenario's start, action ids played at that step); other steps do nothing."""
 
 Verdict = Literal["better", "tie", "worse"]
+
+
+class Scenario(Protocol):
+    """What rebuilds one and the same episode in any process: a frozen dataclass of JSON values."""
+
+    @property
+    def group(self) -> str:
+        """Episodes of one group are not independent draws; on the grid, the chronic."""
+        ...
+
+    def key(self) -> str:
+        """Stable id."""
+        ...
+
+    def to_json(self) -> str:
+        """The fields as a JSON object."""
+        ...
+
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Snapshot(Generic[S]):
+    """The state after `step` environment steps of `scenario` under `log`.
+
+    Nothing of the simulator is stored. Replaying the log in any process gives the same state bit for bit, so a snapshot
+    of a few hundred bytes stands for an environment of megabytes.
+    """
+
+    scenario: S
+    log: ActionLog
+    step: int
+
+    def key(self) -> str:
+        """Stable id of the state: the scenario, the step and a digest of the log up to it."""
+        played = json.dumps([[s, list(ids)] for s, ids in self.log if s < self.step])
+        digest = hashlib.sha256(played.encode()).hexdigest()[:16]
+        return f"{self.scenario.key()}@{self.step}#{digest}"  # type: ignore[attr-defined]
+
+    def to_json(self) -> str:
+        """The inverse of `from_json`."""
+        scenario = asdict(self.scenario)  # type: ignore[call-overload]
+        return json.dumps({"scenario": scenario, "log": self.log, "step": self.step}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str, scenario: type[S]) -> Snapshot[S]:
+        """Reads a snapshot; `scenario` is the class of the domain's scenarios (`Domain.scenario`)."""
+        content = json.loads(text)
+        log = tuple((int(step), tuple(int(i) for i in ids)) for step, ids in content["log"])
+        return cls(scenario=scenario(**content["scenario"]), log=log, step=int(content["step"]))
+
+
+class Decision(Decided, Protocol):
+    """What there is to choose from in one state: K slots, each an action by its id (-1 where the slot is empty).
+
+    Slot 0 is do-nothing; `mask` says which slots may be played, and of `score` higher is better.
+    """
+
+    def legal_slot(self, id: int) -> int | None:
+        """The legal slot of an action, None where there is none."""
+        ...
+
+    def standing(self, slot: int) -> tuple[int, float]:
+        """1 + the number of legal slots of higher score, and the best one's lead."""
+        ...
+
+    def effect(self, slot: int) -> Hashable:
+        """What the slot is predicted to do, so coarse that actions of one effect mostly end alike."""
+        ...
+
+
+@dataclass(frozen=True)
+class Transition:
+    """An action played in a state, and what followed up to the next decision.
+
+    Attributes:
+        id: of the action.
+        reward, terminated, truncated, info: as the decision environment returned them (`DecisionEnv.step`).
+        following: the next decision; at the end of a scenario the state that a learner bootstraps from; None after a
+            failure.
+    """
+
+    id: int
+    reward: float
+    terminated: bool
+    truncated: bool
+    info: Mapping[str, Any]
+    following: Decision | None
+
+
+class Branch(Protocol):
+    """A copy of the environment at a snapshot, played on by itself.
+
+    Attributes:
+        obs: the present observation.
+    """
+
+    obs: Any
+
+    def step(self, action: Any) -> tuple[float, bool]:
+        """Plays one environment step; returns its reward and whether the episode failed in it."""
+        ...
+
+    def digest(self) -> bytes:
+        """Of all that the future depends on besides the scenario and the step."""
+        ...
+
+    def close(self) -> None:
+        """Frees the copy."""
+        ...
+
+
+class Compared(Protocol):
+    """What of the settings says how outcomes are compared (`grid.compare`)."""
+
+    @property
+    def horizon(self) -> int:
+        """Environment steps followed after the compared action."""
+        ...
+
+    @property
+    def tie(self) -> float:
+        """Returns closer than this share of the horizon's reward are a tie."""
+        ...
+
+    @property
+    def first(self) -> int:
+        """Slots of the compared set besides do-nothing and the played action."""
+        ...
+
+
+class Simulator(Protocol):
+    """One environment of a domain, this process's own, in which any snapshot can be rebuilt and branched from."""
+
+    @property
+    def compare(self) -> Compared:
+        """The horizon of outcomes, the tie and the size of the compared set."""
+        ...
+
+    def hold(self, snapshots: Iterable[Snapshot]) -> None:
+        """Says which snapshots are asked about next: those of one episode then cost one replay together."""
+        ...
+
+    def observation(self, snapshot: Snapshot) -> Any:
+        """The observation at the snapshot."""
+        ...
+
+    def facts(self, obs: Any) -> dict[str, Any]:
+        """Columns of a transition record that say what state a decision was in."""
+        ...
+
+    def length(self, snapshot: Snapshot) -> int:
+        """Environment steps of the snapshot's scenario."""
+        ...
+
+    def decide(self, obs: Any, proposals: Sequence[int] = ()) -> Decision:
+        """The decision at an observation; proposals get a slot whatever their score."""
+        ...
+
+    def action(self, id: int, decision: Any, obs: Any) -> Any:
+        """The environment's action that plays `id` at a decision, with what goes along with it."""
+        ...
+
+    def branch(self, snapshot: Snapshot) -> Branch:
+        """A fresh copy at the snapshot; the caller closes it."""
+        ...
+
+    def transition(self, snapshot: Snapshot, decision: Any, id: int) -> Transition:
+        """Plays an action in a copy, up to the next decision."""
+        ...
+
+    def context(self) -> dict[str, Any]:
+        """All that an outcome depends on besides snapshot and action, as JSON values."""
+        ...
+
+    def close(self) -> None:
+        """Closes the environment."""
+        ...
+
+
+class Continuation(Protocol):
+    """Who plays on after the compared action; a function of the observation, or futures could not be shared."""
+
+    def reset(self, obs: Any) -> None:
+        """A new trajectory starts."""
+        ...
+
+    def act(self, observation: Any, reward: float, done: bool = False) -> Any:
+        """The environment's action for this observation."""
+        ...
+
+
+class Domain(Protocol):
+    """What can be said about a domain without opening an environment of it."""
+
+    @property
+    def scenario(self) -> type[Any]:
+        """The class of its scenarios (`Scenario`)."""
+        ...
+
+    @property
+    def faults(self) -> tuple[type[Exception], ...]:
+        """What an episode raises that cannot be rebuilt or played; anything else is a bug."""
+        ...
+
+    def outdated(self, meta: Mapping[str, Any]) -> str | None:
+        """Why outcomes labelled under `meta` are not those of the present domain; None if they are. May take a second.
+
+        Args:
+            meta: what was written down where they were labelled (`MODEL_META`).
+        """
+        ...
 
 
 @dataclass(frozen=True)

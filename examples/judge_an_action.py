@@ -4,7 +4,7 @@ import numpy as np
 
 import ace_ray
 from ace_ray.grid.scenarios.environment import make_env
-from ace_ray.refine.comparator import Comparator
+from ace_ray.refine.builder import make_comparator
 
 
 def main(env: str = "l2rpn_neurips_2020_track1", scenario: str = "train:1") -> str:
@@ -13,7 +13,7 @@ def main(env: str = "l2rpn_neurips_2020_track1", scenario: str = "train:1") -> s
     _, info = play.reset(options={"scenario": scenario})
     decision = info["decision"]
     first, second = np.argsort(-decision.score, kind="stable")[:2]
-    comparator = Comparator(make_env(play.settings), play.engine, play.settings)
+    comparator = make_comparator(make_env(play.settings), play.engine)
     a, b = (comparator.outcome(play.snapshot(), int(decision.ids[slot])) for slot in (first, second))
     for name, outcome in (("best by score", a), ("second best", b)):
         print(

@@ -6,8 +6,8 @@ import numpy as np
 
 import ace_ray
 from ace_ray.grid.scenarios.environment import make_env
+from ace_ray.refine.builder import make_comparator
 from ace_ray.refine.case import Attempt, Case, Proposal
-from ace_ray.refine.comparator import Comparator
 from ace_ray.refine.rounds import make_case, think
 
 
@@ -26,7 +26,7 @@ def main(scenario: str = "train:1") -> list[Attempt]:
     """Doing nothing is the bad example; prints and returns the rounds."""
     play = ace_ray.make()
     play.reset(options={"scenario": scenario})
-    comparator = Comparator(make_env(play.settings), play.engine, play.settings)
+    comparator = make_comparator(make_env(play.settings), play.engine)
     snapshot = play.snapshot()
     case = make_case(comparator, snapshot, 0, {0: comparator.outcome(snapshot, 0)})
     return think(comparator, LightestContingency(), case, rounds=2, tell=lambda attempt: print(attempt.verdict))

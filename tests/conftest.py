@@ -102,9 +102,9 @@ def own_engine(own_env, short_settings):
 
 @pytest.fixture()
 def comparator(own_env, own_engine, short_settings):
-    from ace_ray.refine.comparator import Comparator
+    from ace_ray.refine.builder import make_comparator
 
-    return Comparator(own_env, own_engine, short_settings)
+    return make_comparator(own_env, own_engine)
 
 
 @pytest.fixture(scope="session")

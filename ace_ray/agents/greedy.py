@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ace_ray import domain
 from ace_ray.agents.base import RuleAgent
 from ace_ray.grid.engine import Decision, DecisionEngine
 from ace_ray.grid.forecast import simulate
@@ -13,7 +14,7 @@ from ace_ray.grid.forecast import simulate
 CHECKED = 20  # slots that are simulated
 
 
-def greedy_slot(decision: Decision) -> int:
+def greedy_slot(decision: domain.Decision) -> int:
     """The legal slot of highest score; the first of equals, so do-nothing (slot 0) before the others."""
     return int(np.argmax(np.where(decision.mask, decision.score, -np.inf)))
 

@@ -14,7 +14,6 @@ from ace_ray.config.refine import LanguageSettings
 from ace_ray.grid.engine import Decision, DecisionEngine
 from ace_ray.language.actor import Actor
 from ace_ray.language.ask import ask_model
-from ace_ray.language.describe import facts_of
 from llm_service.protocol import LLM, Priority
 
 
@@ -37,8 +36,7 @@ class LanguageAgent(RuleAgent):
         self.asked = self.unusable = 0
         self._client = client
         self._language = language
-        facts = facts_of(env, self.engine.security.lines, settings)
-        self._actor = Actor(self.engine, facts, language)
+        self._actor = Actor.of(env, self.engine, language)
 
     def decide(self, observation: Any) -> tuple[Decision, int]:
         """The decision, with a slot for the proposal whether or not the engine offered it one."""

@@ -99,6 +99,7 @@ def doctor(args: argparse.Namespace) -> int:
     from ace_ray.cluster.doctor import Check, examine, gpu_names, to_json
     from ace_ray.coevolution import resources
     from ace_ray.finetune.held_out import aged, remedy
+    from ace_ray.refine.builder import domain_of
     from llm_service.settings import EMBEDDED
 
     settings = _settings(args)
@@ -109,7 +110,7 @@ def doctor(args: argparse.Namespace) -> int:
         checks.append(Check("profile", "ok", f"{sum(row.count for row in rows)} processes fit this machine"))
     except ResourceError as error:
         checks.append(Check("profile", "warn", error.problem.splitlines()[0], error.remedy))
-    old = aged(EMBEDDED)
+    old = aged(EMBEDDED, domain_of(settings.grid))
     checks.append(
         Check("labels", "warn", old, remedy(EMBEDDED)) if old else Check("labels", "ok", "of the present engine")
     )
@@ -176,7 +177,7 @@ def llm_serve(args: argparse.Namespace) -> int:
 
 
 def llm_ask(args: argparse.Namespace) -> int:
-    from ace_ray.refine.ask import Question
+    from ace_ray.lab.exam.ask import Question
     from llm_service.adapters import reference
     from llm_service.opening import check, open_client
 
@@ -273,10 +274,14 @@ def bench_llm(args: argparse.Namespace) -> int:
     from ace_ray.lab.bench.llm import measure_service, speed_lines
     from ace_ray.language.prompts import actor_messages
     from ace_ray.language.schema import ACTOR_SCHEMA
+    from ace_ray.refine.builder import domain_of
     from llm_service.settings import EMBEDDED
 
     settings = _settings(args)
-    chats = [actor_messages(deployed_case(case.labelled)) for case in load_gate(EMBEDDED, 64, settings.language)]
+    domain = domain_of(settings.grid)
+    chats = [
+        actor_messages(deployed_case(case.labelled)) for case in load_gate(EMBEDDED, 64, settings.language, domain)
+    ]
     result = measure_service(
         settings.llm,
         chats,

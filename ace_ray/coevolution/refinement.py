@@ -17,6 +17,7 @@ from ace_ray.config.paths import HEARTBEAT
 from ace_ray.config.run import RunSettings
 from ace_ray.finetune.held_out import Seed, read_seeds, warn_if_aged
 from ace_ray.language.schema import ACTOR_SCHEMA, PAPER_SCHEMA
+from ace_ray.refine.builder import domain_of
 from ace_ray.refine.processes import ModelAddress, Refiners
 from ace_ray.replay.pending import PendingRefinement
 from llm_service import service
@@ -55,8 +56,9 @@ def preflight(settings: RunSettings, grid: Grid) -> list[Seed]:
         check_lengths(settings)
     if not settings.refine.seed_queue:
         return []
-    warn_if_aged(EMBEDDED)
-    return read_seeds(settings.grid, grid.catalogue)
+    domain = domain_of(settings.grid)
+    warn_if_aged(EMBEDDED, domain)
+    return read_seeds(settings.grid, grid.catalogue, domain)
 
 
 def check_lengths(settings: RunSettings) -> None:

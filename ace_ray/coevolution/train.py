@@ -26,6 +26,7 @@ from ace_ray.config.paths import ABOUT, locate, runs_root
 from ace_ray.config.run import RunSettings
 from ace_ray.finetune.held_out import Seed
 from ace_ray.monitoring.logging import log_to_file
+from ace_ray.refine.builder import domain_of
 from ace_ray.replay.actor import start_replay
 from ace_ray.rollout.runner import RolloutRunner
 
@@ -150,7 +151,7 @@ def start(
 def _start(
     settings: RunSettings, folder: RunFolder, grid: Grid, refining: refinement.Refinement, seeds: Sequence[Seed]
 ) -> TrainingLoop:
-    replay = start_replay(folder.replay, settings, grid.identity)
+    replay = start_replay(folder.replay, settings, grid.identity, domain_of(settings.grid))
     for line in ask(replay, "report"):
         log.warning("replay: %s", line)
     config = ACEConfig.from_settings(

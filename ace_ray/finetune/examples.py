@@ -10,6 +10,7 @@ This module needs neither Grid2Op nor Ray.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,7 +26,7 @@ from ace_ray.language.prompts import (
     outcome_text,
     what_is_left,
 )
-from ace_ray.language.view import COLLAPSE, BadView, CandidateView, CaseView, date_text
+from ace_ray.language.view import BadView, CandidateView, CaseView, date_text
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def right_answer(labelled: LabelledCase, options: Sequence[CandidateView]) -> Ca
     else:
         highest = max(map(_foreseen, options))
         equals = [c for c in options if _foreseen(c) >= highest]
-    return min(equals, key=lambda c: c.danger if c.danger >= 0 else COLLAPSE)
+    return min(equals, key=lambda c: c.danger if c.danger >= 0 else math.inf)
 
 
 def clearly_worse(labelled: LabelledCase, candidate: CandidateView, best: CandidateView) -> bool:
@@ -209,9 +210,9 @@ def _effect(action: CandidateView) -> str:
     if action.danger >= 0:
         return f"danger {action.danger}"
     text = loading(action.percent)
-    if action.percent < COLLAPSE and action.outage_percent >= 0:
+    if not action.collapses and action.outage_percent >= 0:
         text += f" and {loading(action.outage_percent)} after an outage"
-    if action.percent < COLLAPSE and action.else_percent >= 0:
+    if not action.collapses and action.else_percent >= 0:
         text += f", else {action.else_percent} %"
     return text
 

@@ -23,16 +23,13 @@ import numpy as np
 from ace_ray.config.refine import LanguageSettings
 from ace_ray.config.run import RunSettings
 from ace_ray.domain import Outcome, survival_regret, verdict
-from ace_ray.finetune.held_out import GateCase, Replier, chronic_of, deployed_case, proposal
-from ace_ray.grid.engine import DecisionEngine
-from ace_ray.grid.scenarios.environment import make_env
-from ace_ray.grid.scenarios.snapshot import Snapshot
+from ace_ray.finetune.held_out import GateCase, Replier, deployed_case, proposal
 from ace_ray.language.ask import ask_model
 from ace_ray.language.prompts import Message, actor_messages
-from ace_ray.language.reply import parse_actor, resolve
+from ace_ray.language.reply import parse_actor
 from ace_ray.language.schema import ACTOR_SCHEMA
 from ace_ray.monitoring.statistics import interval
-from ace_ray.refine.comparator import Comparator
+from ace_ray.refine.builder import Workbench
 from llm_service.adapters import AdapterRef
 from llm_service.protocol import LLM, Priority
 
@@ -132,7 +129,7 @@ def run_gate(
     fresh = answers(cases, new(chats), judge)
     plain = old if untuned is None else answers(cases, untuned(chats), judge)
     accepted, difference, error = decide(old.regret, fresh.regret, tolerance)
-    chronics = [chronic_of(case.snapshot) for case in cases]
+    groups = [case.snapshot.scenario.group for case in cases]
     return GateResult(
         accepted=accepted,
         states=len(cases),
@@ -147,8 +144,8 @@ def run_gate(
         untuned={"regret": _mean(plain.regret), "better": _mean(plain.better)},
         against={
             name: {
-                "regret": _paired(fresh.regret - other.regret, chronics),
-                "better": _paired(fresh.better - other.better, chronics),
+                "regret": _paired(fresh.regret - other.regret, groups),
+                "better": _paired(fresh.better - other.better, groups),
             }
             for name, other in (("present", old), ("untuned", plain))
         },
@@ -159,8 +156,8 @@ def _mean(values: np.ndarray) -> float:
     return round(float(values.mean()), 4)
 
 
-def _paired(differences: np.ndarray, chronics: Sequence[str]) -> dict[str, Any]:
-    found = interval(differences.tolist(), chronics)
+def _paired(differences: np.ndarray, groups: Sequence[str]) -> dict[str, Any]:
+    found = interval(differences.tolist(), groups)
     return {"difference": round(found.mean, 4), "ci95": found.ci95 and [round(end, 4) for end in found.ci95]}
 
 
@@ -202,26 +199,22 @@ def client_replier(client: LLM, adapter: AdapterRef | None, settings: LanguageSe
 @contextlib.contextmanager
 def live_judge(settings: RunSettings) -> Iterator[Judge]:
     """A judge whose environment is made when the first reply needs it (some seconds, about 400 MB)."""
-    made: list[Comparator] = []
+    made: list[Workbench] = []
+    language = settings.language.model_copy(update={"prompt": "ace"})  # as the gate asks
 
-    def comparator() -> Comparator:
+    def bench() -> Workbench:
         if not made:
-            env = make_env(settings.grid)
-            made.append(Comparator(env, DecisionEngine(env, settings.grid), settings.grid))
+            made.append(Workbench(settings.grid, language))
         return made[0]
 
     def judge(case: GateCase, reply: str) -> Outcome | None:
-        compare = comparator()
-        snapshot = Snapshot.from_json(case.snapshot)
-        catalogue = compare.engine.catalogue
-        legal = catalogue.legal(compare.observation(snapshot))
-        action = resolve(reply, deployed_case(case.labelled), catalogue, legal).playable
-        if action is None:
-            return None
-        return compare.outcome(snapshot, action)
+        comparator, actor = bench().comparator, bench().actor
+        obs = comparator.observation(case.snapshot)
+        action = actor.read(reply, deployed_case(case.labelled), obs).playable
+        return None if action is None else comparator.outcome(case.snapshot, action)
 
     try:
         yield judge
     finally:
-        for compare in made:
-            compare.rebuilder.env.close()
+        for one in made:
+            one.comparator.simulator.close()

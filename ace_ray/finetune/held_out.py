@@ -20,15 +20,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from ace_ray.config.errors import DataError, GridMismatchError, ModelError
+from ace_ray.config.errors import GridMismatchError, ModelError
 from ace_ray.config.grid import GridSettings
 from ace_ray.config.refine import LanguageSettings
-from ace_ray.domain import Outcome
+from ace_ray.domain import Domain, Outcome, Snapshot
 from ace_ray.finetune.examples import LabelledCase
-from ace_ray.grid.fingerprint import behaviour, same
-from ace_ray.grid.scenarios.snapshot import Snapshot
 from ace_ray.language.prompts import Message
 from ace_ray.language.reply import parse_actor
 from ace_ray.language.view import BadView, CandidateView, CaseView
@@ -86,16 +82,17 @@ class GateCase:
     """A held-out decision: its label, and the snapshot that rebuilds it."""
 
     labelled: LabelledCase
-    snapshot: str
+    snapshot: Snapshot
 
 
-def load_gate(folder: Path, count: int, language: LanguageSettings) -> list[GateCase]:
+def load_gate(folder: Path, count: int, language: LanguageSettings, domain: Domain) -> list[GateCase]:
     """The first `count` gate decisions of a model directory.
 
     Args:
         folder: where `gate.parquet` lies.
         count: `FinetuneSettings.gate_snapshots`.
         language: what the run's prompts show of a candidate, and how many of them besides do-nothing.
+        domain: reads the snapshots.
 
     Raises:
         ModelError: the file is missing, or holds fewer decisions.
@@ -112,7 +109,10 @@ def load_gate(folder: Path, count: int, language: LanguageSettings) -> list[Gate
             f"{path} holds {len(rows)} decisions, the gate asks for {count}",
             "lower finetune.gate_snapshots or label more validation scenarios",
         )
-    return [GateCase(_shown(labelled_case(row), language), row["snapshot"]) for row in rows[:count]]
+    return [
+        GateCase(_shown(labelled_case(row), language), Snapshot.from_json(row["snapshot"], domain.scenario))
+        for row in rows[:count]
+    ]
 
 
 def _shown(labelled: LabelledCase, language: LanguageSettings) -> LabelledCase:
@@ -122,11 +122,6 @@ def _shown(labelled: LabelledCase, language: LanguageSettings) -> LabelledCase:
         kept = tuple(replace(candidate, danger=-1) for candidate in kept)
         played = replace(played, danger=-1)
     return replace(labelled, case=replace(labelled.case, candidates=kept), played=played)
-
-
-def chronic_of(snapshot: str) -> str:
-    """The chronic of a snapshot's scenario: decisions that share one are no independent draws."""
-    return str(json.loads(snapshot).get("scenario", {}).get("chronic", ""))
 
 
 def deployed_case(labelled: LabelledCase) -> CaseView:
@@ -154,12 +149,13 @@ class Seed:
     outcomes: Mapping[int, Outcome]
 
 
-def read_seeds(grid: GridSettings, catalogue_hash: str, folder: Path = EMBEDDED) -> list[Seed]:
+def read_seeds(grid: GridSettings, catalogue_hash: str, domain: Domain, folder: Path = EMBEDDED) -> list[Seed]:
     """All seeds that belong to a grid.
 
     Args:
         grid: settings of the run; seeds of another environment are refused.
         catalogue_hash: of the run's catalogue.
+        domain: reads the snapshots.
         folder: model directory.
 
     Raises:
@@ -174,12 +170,12 @@ def read_seeds(grid: GridSettings, catalogue_hash: str, folder: Path = EMBEDDED)
         raise GridMismatchError(
             f"the seeds in {path} belong to another grid than {grid.env}", "set refine.seed_queue=false"
         )
-    return [_seed(row) for row in read_parquet(path)]
+    return [_seed(row, domain) for row in read_parquet(path)]
 
 
-def _seed(row: dict) -> Seed:
+def _seed(row: dict[str, Any], domain: Domain) -> Seed:
     played = int(json.loads(row["played"])["id"])
-    return Seed(Snapshot.from_json(row["snapshot"]), played, int(row["distance"]), outcomes_of(row))
+    return Seed(Snapshot.from_json(row["snapshot"], domain.scenario), played, int(row["distance"]), outcomes_of(row))
 
 
 def remedy(folder: Path) -> str:
@@ -192,7 +188,7 @@ def other_decisions(folder: Path) -> str:
     return f"label others: ace llm build-embedded --labels NEW_DIR --out {folder} --stage decisions"
 
 
-def aged(folder: Path) -> str | None:
+def aged(folder: Path, domain: Domain) -> str | None:
     """Why the gate and seed files of a model folder are not of the present engine; None if they are, or if there are
     none. Costs about a second, and an environment for as long.
     """
@@ -202,18 +198,11 @@ def aged(folder: Path) -> str | None:
     names = f"{' and '.join(files)} in {folder}"
     path = folder / MODEL_META
     meta = json.loads(path.read_text()) if path.is_file() else {}
-    if "behaviour" not in meta:
-        return f"{names} do not say which decision engine they were replayed with"
-    try:
-        now = behaviour(GridSettings(**meta["plan"]["grid"]))
-    except (ValidationError, DataError) as error:
-        return f"{names} were replayed under settings or data that are unknown here ({error})"
-    if not same(meta["behaviour"], now):
-        return f"{names} were replayed with a decision engine that acts otherwise than the present one"
-    return None
+    reason = domain.outdated(meta)
+    return reason and f"{names} {reason}"
 
 
-def warn_if_aged(folder: Path) -> None:
+def warn_if_aged(folder: Path, domain: Domain) -> None:
     """Logs a warning with the remedy where `aged` finds something; call it once a process that uses the files."""
-    if found := aged(folder):
+    if found := aged(folder, domain):
         log.warning("%s: %s", found, remedy(folder))

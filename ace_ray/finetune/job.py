@@ -26,6 +26,7 @@ from ace_ray.finetune.dataset import draw, read_lessons
 from ace_ray.finetune.gate import Judge, client_replier, live_judge, run_gate
 from ace_ray.finetune.held_out import GateCase, load_gate, warn_if_aged
 from ace_ray.finetune.train import train_adapter
+from ace_ray.refine.builder import domain_of
 from llm_service.adapters import AdapterRef, next_version, version_dir, write_manifest
 from llm_service.errors import LLMServiceError
 from llm_service.protocol import LLM
@@ -79,7 +80,9 @@ def finetune(
             f"{run.name} has {len(lessons)} {_WHICH[tune.objective]}, fine-tuning needs {tune.least}",
             "let the run refine for longer, or lower finetune.least",
         )
-    cases = load_gate(EMBEDDED, tune.gate_snapshots, settings.language) if gate is None else gate
+    cases = (
+        load_gate(EMBEDDED, tune.gate_snapshots, settings.language, domain_of(settings.grid)) if gate is None else gate
+    )
     examples = draw(lessons, tune.examples, np.random.default_rng(tune.seed))
     adapters = run / "adapters"
     adapters.mkdir(parents=True, exist_ok=True)
@@ -158,7 +161,7 @@ def run_job(
     """
     settings = load_settings([run / CONFIG], overrides)
 
-    warn_if_aged(EMBEDDED)
+    warn_if_aged(EMBEDDED, domain_of(settings.grid))
     with open_client(run, settings) as client, live_judge(settings) as judge:
         return finetune(run, settings, client, role=role, judge=judge, say=say)
 

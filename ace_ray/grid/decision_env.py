@@ -14,10 +14,16 @@ import numpy as np
 from ace_ray.config.grid import GridSettings
 from ace_ray.grid.engine import Decision, DecisionEngine
 from ace_ray.grid.scenarios.episode import is_blackout, is_refused, step_reward
+from ace_ray.grid.scenarios.rebuild import GridSnapshot, rebuild
 from ace_ray.grid.scenarios.scenario import Scenario, episode_length, reset_to
 from ace_ray.grid.scenarios.scenario_sets import parse
-from ace_ray.grid.scenarios.snapshot import Snapshot, rebuild
 from ace_ray.schema import no_observation, observation, observation_space
+
+
+def state_facts(obs: Any) -> dict[str, Any]:
+    """Columns of a transition record (replay/records.py) that say how loaded the grid was at the decision."""
+    rho = np.asarray(obs.rho)
+    return {"rho_before": float(rho.max()), "rho_line": int(rho.argmax()), "overloads": int((rho >= 1.0).sum())}
 
 
 class DecisionEnv(gymnasium.Env):
@@ -74,7 +80,7 @@ class DecisionEnv(gymnasium.Env):
         if seed is not None and self.rng is not None:
             self.rng = np.random.default_rng(seed)
         options = options or {}
-        snapshot: Snapshot | None = options.get("snapshot")
+        snapshot: GridSnapshot | None = options.get("snapshot")
         scenario = snapshot.scenario if snapshot else options.get("scenario", "train:1")
         if isinstance(scenario, str):
             scenario = parse(scenario, self.settings).scenarios[0]
@@ -125,13 +131,21 @@ class DecisionEnv(gymnasium.Env):
         """Grid2Op's observation of the present state."""
         return self._grid_obs
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self) -> GridSnapshot:
         """The present state, a few hundred bytes from which any process rebuilds it."""
         if self._scenario is None:
             raise ValueError("there is no state before the first reset")
-        return Snapshot(scenario=self._scenario, log=tuple(self._log), step=self._step)
+        return GridSnapshot(scenario=self._scenario, log=tuple(self._log), step=self._step)
 
-    def enter(self, snapshot: Snapshot, obs: Any, decision: Decision, length: int) -> None:
+    def following(self, truncated: bool) -> Decision | None:
+        """What a transition that has just been played leads to.
+
+        The next decision; at the end of a scenario the last state, from which a learner bootstraps, though nobody
+        decides there; None after a blackout.
+        """
+        return self.engine.decide(self._grid_obs) if truncated else self._decision
+
+    def enter(self, snapshot: GridSnapshot, obs: Any, decision: Decision, length: int) -> None:
         """Go on from a snapshot at which `env` stands already, such as a copy that was brought there.
 
         Args:

@@ -15,6 +15,7 @@ from ace_ray.config.grid import GridSettings
 from ace_ray.grid.candidates import MASKED_SCORE, Candidates, Evaluation, Shortlist
 from ace_ray.grid.features import context_feature_names, context_features, slot_feature_names, slot_features
 from ace_ray.grid.grid2op_internals import power_grid
+from ace_ray.grid.loading import percent, worst
 from ace_ray.grid.opponent import GameRules, Opponent
 from ace_ray.grid.physics.ac_check import AcCheck
 from ace_ray.grid.physics.catalogue import LINE, Catalogue
@@ -64,6 +65,15 @@ class Decision:
         """How a slot compares with greedy's: 1 + the number of legal slots of higher score, and the best one's lead."""
         legal = self.score[self.mask]
         return 1 + int((legal > self.score[slot]).sum()), max(0.0, float(legal.max() - self.score[slot]))
+
+    def effect(self, slot: int) -> tuple[int, int]:
+        """Highest predicted loading after the slot's action, and after the worst credible outage on top, in percent.
+
+        Actions of one effect mostly end alike (results/language-model.md). -1 where nothing is predicted.
+        """
+        rows = (np.asarray(rho[slot], dtype=float) for rho in (self.rho_after, self.rho_outage))
+        after, outage = (percent(row[worst(row)]) if row.size else -1 for row in rows)
+        return after, outage
 
 
 @dataclass(frozen=True)
@@ -165,9 +175,11 @@ class DecisionEngine:
     def ids_for(self, decision: Decision, slot: int) -> tuple[int, ...]:
         """Catalogue ids to play for a slot: its own, and the reconnection that goes along unless it is a switch."""
         chosen = int(decision.ids[slot])
-        if chosen < 0:
-            return (0,)
-        return (chosen,) if self.catalogue.kind[chosen] == LINE else (chosen, *decision.accompany)
+        return (0,) if chosen < 0 else self.together(decision, chosen)
+
+    def together(self, decision: Decision, id: int) -> tuple[int, ...]:
+        """Catalogue ids that are played for `id`: a line switch goes alone."""
+        return (int(id),) if self.catalogue.kind[id] == LINE else (int(id), *decision.accompany)
 
     def action(self, ids: Sequence[int], obs: Any) -> Any:
         """The Grid2Op action that plays these ids now."""

@@ -18,7 +18,7 @@ from ace_ray.domain import Outcome
 from ace_ray.grid.engine import Decision, DecisionEngine
 from ace_ray.grid.physics.catalogue import Catalogue
 from ace_ray.grid.risk import Danger
-from ace_ray.language.describe import candidate_view, describe_case, unlisted_view
+from ace_ray.language.describe import action_text, candidate_view, describe_case, facts_of, unlisted_view, when_text
 from ace_ray.language.paper import paper_messages, resolve_changes
 from ace_ray.language.prompts import AttemptView, Message, actor_messages
 from ace_ray.language.reply import Resolved, resolve
@@ -77,6 +77,11 @@ class Actor:
         self._danger = Danger(engine)
         self.schema = self._dialect.schema
 
+    @classmethod
+    def of(cls, env: Any, engine: DecisionEngine, settings: LanguageSettings) -> Actor:
+        """The actor of a grid; the environment is read for its facts."""
+        return cls(engine, facts_of(env, engine.security.lines, engine.settings), settings)
+
     def case(self, obs: Any, decision: Decision, played: int | None = None, outcome: Outcome | None = None) -> CaseView:
         """Describes a decision; `played` is the bad example and `outcome` how it ended."""
         paper = self.settings.prompt == "paper"
@@ -102,6 +107,14 @@ class Actor:
         """The catalogue id that a reply proposes, or what is wrong with it."""
         taken = {tried.id for tried in history if tried.id is not None}
         return self._dialect.resolve(text, case, self.catalogue, self.catalogue.legal(obs), taken)
+
+    def action_text(self, id: int, obs: Any) -> str:
+        """What a catalogue action changes, relative to the present topology."""
+        return action_text(self.catalogue, id, obs)
+
+    def when_text(self, obs: Any) -> str:
+        """Weekday, date and time of an observation."""
+        return when_text(obs)
 
     def _attempt(self, tried: Tried, obs: Any, decision: Decision) -> AttemptView:
         action = None if tried.id is None else self.view(tried.id, obs, decision)

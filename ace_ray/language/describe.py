@@ -15,9 +15,9 @@ from ace_ray.config.grid import GridSettings
 from ace_ray.domain import Outcome
 from ace_ray.grid.engine import Decision
 from ace_ray.grid.grid2op_internals import attack_duration
+from ace_ray.grid.loading import COLLAPSE, percent, worst
 from ace_ray.grid.physics.catalogue import Catalogue
 from ace_ray.language.view import (
-    COLLAPSE,
     BadView,
     CandidateView,
     CaseView,
@@ -55,11 +55,6 @@ def facts_of(env: Any, outages: Iterable[int], settings: GridSettings) -> GridFa
         attack_steps=attack_duration(env) if opponent else 0,
         offset=settings.reward.offset,
     )
-
-
-def percent(rho: float) -> int:
-    """A loading (1.0 = thermal limit) as whole percent; what has no power flow, or is as bad, counts as a collapse."""
-    return COLLAPSE if not np.isfinite(rho) else min(COLLAPSE, round(100 * float(rho)))
 
 
 def element_names(obs: Any, substation: int) -> tuple[list[int], list[str]]:
@@ -111,10 +106,10 @@ def candidate_view(
     action_id = int(decision.ids[slot])
     after = np.asarray(decision.rho_after[slot], dtype=float)
     outage = np.asarray(decision.rho_outage[slot], dtype=float)
-    peak = _worst(after)
-    lost = _worst(outage)
+    peak = worst(after)
+    lost = worst(outage)
     calm = [percent(rho) for rho in outage if percent(rho) < COLLAPSE]
-    highest, highest_outage = effect(decision, slot)
+    highest, highest_outage = decision.effect(slot)
     return CandidateView(
         id=action_id,
         text=action_text(catalogue, action_id, obs),
@@ -127,13 +122,6 @@ def candidate_view(
         else_percent=max(calm) if calm and len(calm) < outage.size else -1,
         danger=danger,
     )
-
-
-def effect(decision: Decision, slot: int) -> tuple[int, int]:
-    """`CandidateView.effect` of a slot's action."""
-    rows = (np.asarray(rho[slot], dtype=float) for rho in (decision.rho_after, decision.rho_outage))
-    after, outage = (percent(row[_worst(row)]) if row.size else -1 for row in rows)
-    return after, outage
 
 
 def unlisted_view(catalogue: Catalogue, action_id: int, obs: Any) -> CandidateView:
@@ -203,11 +191,6 @@ def _danger(danger: float) -> int:
     return -1 if np.isnan(danger) else round(100 * float(danger))
 
 
-def _worst(rho: np.ndarray) -> int:
-    """Index of the highest entry (no solution counts as highest), -1 for an empty row."""
-    return int(np.argmax(np.nan_to_num(rho, nan=np.inf))) if rho.size else -1
-
-
 def _ends(obs: Any, line: int) -> tuple[int, int]:
     return int(obs.line_or_to_subid[line]), int(obs.line_ex_to_subid[line])
 
@@ -232,14 +215,14 @@ def _dead(obs: Any) -> tuple[DeadLineView, ...]:
     return tuple(DeadLineView(int(i), _ends(obs, int(i)), int(obs.time_before_cooldown_line[i])) for i in dead)
 
 
-def _outages(facts: GridFacts, worst: np.ndarray, most: int = 3) -> tuple[OutageView, ...]:
+def _outages(facts: GridFacts, after: np.ndarray, most: int = 3) -> tuple[OutageView, ...]:
     """The credible outages that would load a line above 100 %, worst first; the worst one if none does."""
-    worst = np.nan_to_num(np.asarray(worst, dtype=float), nan=np.inf)
-    if not worst.size:
+    rho = np.nan_to_num(np.asarray(after, dtype=float), nan=np.inf)
+    if not rho.size:
         return ()
-    order = np.argsort(-worst, kind="stable")
-    keep = [i for i in order[:most] if worst[i] > 1.0] or list(order[:1])
-    return tuple(OutageView(facts.outages[int(i)], percent(worst[i])) for i in keep)
+    order = np.argsort(-rho, kind="stable")
+    keep = [i for i in order[:most] if rho[i] > 1.0] or list(order[:1])
+    return tuple(OutageView(facts.outages[int(i)], percent(rho[i])) for i in keep)
 
 
 def _substations(

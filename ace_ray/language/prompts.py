@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ace_ray.domain import Outcome
-from ace_ray.language.view import COLLAPSE, BadView, CandidateView, CaseView, GridFacts, SubstationView
+from ace_ray.grid.loading import COLLAPSE
+from ace_ray.language.view import BadView, CandidateView, CaseView, GridFacts, SubstationView
 
 Message = dict[str, str]
 LEAST = "Least danger of what is left: candidate"
@@ -99,7 +100,7 @@ def effect_text(candidate: CandidateView) -> str:
     if candidate.percent < 0:
         return "effect not computed"
     over = f", {candidate.over} lines above 100 %" if candidate.over > 1 else ""
-    if candidate.percent >= COLLAPSE:
+    if candidate.collapses:
         return "collapse at once"
     text = f"{candidate.percent} % on line {candidate.line}{over}"
     if candidate.outage_percent >= 0:

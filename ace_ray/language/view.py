@@ -13,9 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ace_ray.domain import Outcome
-
-COLLAPSE = 500
-"""Percent from which a prediction means a collapse: no power flow solution, or a part of the grid cut off."""
+from ace_ray.grid.loading import COLLAPSE
 
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _MONTHS = (
@@ -157,6 +155,11 @@ class CandidateView:
     score: float
     else_percent: int = -1
     danger: int = -1
+
+    @property
+    def collapses(self) -> bool:
+        """Whether no power flow is predicted after the action."""
+        return self.percent >= COLLAPSE
 
     @property
     def effect(self) -> tuple[int, int]:

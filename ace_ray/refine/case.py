@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from ace_ray.domain import Outcome
-from ace_ray.grid.engine import Decision
-from ace_ray.grid.scenarios.snapshot import Snapshot
+from ace_ray.domain import Decision, Outcome, Snapshot, Verdict
+from ace_ray.language.prompts import Message
+from ace_ray.language.reply import Resolved
 
-Verdict = Literal["better", "tie", "worse"]
 ProposalError = Literal["unparsed", "illegal", "repeats", "deadline", "refused"]
 
 
@@ -23,7 +22,7 @@ class Case:
 
     Attributes:
         snapshot: rebuilds the state before the decision.
-        obs: the Grid2Op observation of that state.
+        obs: the observation of that state.
         decision: the slots offered there, the played action among them.
         played: catalogue id of the bad example.
         outcome: how the bad example ended.
@@ -93,4 +92,33 @@ class Proposer(Protocol):
 
     def propose(self, case: Case, history: Sequence[Attempt]) -> Proposal:
         """Returns one proposal; it raises only when nothing at all can be asked any more."""
+        ...
+
+
+class Words(Protocol):
+    """Puts decisions of a domain into words and reads replies; `ace_ray.language.actor.Actor` is the grid's."""
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Constant JSON schema of the replies."""
+        ...
+
+    def case(self, obs: Any, decision: Any, played: int | None = None, outcome: Outcome | None = None) -> Any:
+        """Describes a decision (`to_json` writes the description down) and how the action played there ended."""
+        ...
+
+    def messages(self, case: Any, obs: Any, decision: Any, history: Sequence[Attempt] = ()) -> list[Message]:
+        """The chat of the next round."""
+        ...
+
+    def read(self, text: str, case: Any, obs: Any, history: Sequence[Attempt] = ()) -> Resolved:
+        """The action that a reply proposes, or what is wrong with it."""
+        ...
+
+    def action_text(self, id: int, obs: Any) -> str:
+        """What an action changes."""
+        ...
+
+    def when_text(self, obs: Any) -> str:
+        """The time of an observation."""
         ...

@@ -10,83 +10,63 @@ from typing import Any
 
 import numpy as np
 
-from ace_ray.agents.greedy import Greedy
 from ace_ray.config.errors import GridMismatchError
-from ace_ray.config.grid import GridSettings
-from ace_ray.domain import Outcome, best, pivotal, salvageable, verdict
-from ace_ray.grid.engine import Decision, DecisionEngine
-from ace_ray.grid.physics.catalogue import LINE
-from ace_ray.grid.scenarios.episode import is_blackout, step_reward
-from ace_ray.grid.scenarios.scenario import episode_length
-from ace_ray.grid.scenarios.snapshot import Snapshot
-from ace_ray.refine.rebuild import Rebuilder
-from ace_ray.refine.trajectory_cache import Trail, Trails, fingerprint
-
-__all__ = ["Comparator", "Outcome", "best", "pivotal", "salvageable", "verdict"]
+from ace_ray.domain import Continuation, Decision, Outcome, Simulator, Snapshot, Verdict, verdict
+from ace_ray.refine.trajectory_cache import Trail, Trails
 
 DECISIONS_KEPT = 32
-OUTCOMES_KEPT = (
-    1024  # snapshots whose outcomes are kept: a refiner works on ten at a time, and 14 outcomes are about 2 kB
-)
+# Snapshots whose outcomes are kept: a refiner works on ten at a time, and 14 outcomes are about 2 kB.
+OUTCOMES_KEPT = 1024
 
 
 class Comparator:
     """Outcomes of actions at snapshots; validity, weights, labels, gate and evaluation all ask here.
 
-    An action is played together with the reconnection that goes along with it, then rules + greedy (no check) follow
-    until H steps are played, the scenario ends or the grid goes black. The environment is exact: opponent and
-    maintenance do what they would have done. An outcome depends on snapshot, id and settings alone, so those of the
-    last `OUTCOMES_KEPT` snapshots are cached; one that was forgotten is found again by a replay.
+    An action is played together with what goes along with it. Then the continuation (on the grid, rules and greedy; see
+    `ace_ray.refine.builder`) follows until H steps are played, the scenario ends or the episode fails. The environment
+    is exact: opponent and maintenance do what they would have done. An outcome depends on snapshot, id and the
+    simulator's context alone, so those of the last `OUTCOMES_KEPT` snapshots are cached; one that was forgotten is
+    found again by a replay.
 
     Args:
-        env: an environment of its own, reset and stepped here; nobody else may touch it.
-        engine: decision engine of that environment; its proposal memory is part of the continuation.
-        settings: `compare` sets horizon, tie and the size of the compared set.
-        keep: copies of the environment kept near decisions (about 2 MB each).
+        simulator: an environment of its own; its `compare` sets horizon, tie and the size of the compared set.
+        continuation: plays on after the compared action.
     """
 
-    def __init__(self, env: Any, engine: DecisionEngine, settings: GridSettings, keep: int = 12) -> None:
-        self.engine = engine
-        self.settings = settings
-        self.rebuilder = Rebuilder(env, engine.catalogue, keep)
+    def __init__(self, simulator: Simulator, continuation: Continuation) -> None:
+        self.simulator = simulator
         self.replays = 0  # actions followed so far, cached ones not counted
         self.steps = 0  # environment steps played for these
         self.shared_steps = 0  # steps taken over from trails that had passed the same state
-        self._continuation = Greedy(env.action_space, engine)
+        self._continuation = continuation
         self._trails = Trails()
-        self._outcomes: OrderedDict[str, dict[int, Outcome]] = (
-            OrderedDict()
-        )  # by snapshot, the last asked for last, and id
+        # By snapshot, the last asked for last, and id.
+        self._outcomes: OrderedDict[str, dict[int, Outcome]] = OrderedDict()
         self._decisions: OrderedDict[str, Decision] = OrderedDict()
 
     # -- states ----------------------------------------------------------------------------------------------------
 
     def hold(self, snapshots: Iterable[Snapshot]) -> None:
         """Says which snapshots are asked about next: those of one episode then cost one replay together."""
-        self.rebuilder.hold(snapshots)
+        self.simulator.hold(snapshots)
 
     def observation(self, snapshot: Snapshot) -> Any:
         """The observation at the snapshot."""
-        return self.rebuilder.observation(snapshot)
+        return self.simulator.observation(snapshot)
 
     def decision(self, snapshot: Snapshot) -> Decision:
         """The engine's decision at the snapshot, without proposals or exploratory slots."""
         key = snapshot.key()
         if key not in self._decisions:
-            self._decisions[key] = self.engine.decide(self.observation(snapshot))
+            self._decisions[key] = self.simulator.decide(self.observation(snapshot))
             while len(self._decisions) > DECISIONS_KEPT:
                 self._decisions.popitem(last=False)
         return self._decisions[key]
 
-    def ids(self, snapshot: Snapshot, id: int) -> tuple[int, ...]:
-        """Catalogue ids that are played for `id`: a substation move takes the reconnection of the rules along."""
-        alone = self.engine.catalogue.kind[id] == LINE
-        return (int(id),) if alone else (int(id), *self.decision(snapshot).accompany)
-
     def compared_set(self, decision: Decision, played: int) -> tuple[int, ...]:
         """C: do-nothing, the played action, and the first `compare.first` legal slots by score, each id once."""
         legal = np.flatnonzero(decision.mask & (decision.ids > 0))
-        ranked = legal[np.argsort(-decision.score[legal], kind="stable")][: self.settings.compare.first]
+        ranked = legal[np.argsort(-decision.score[legal], kind="stable")][: self.simulator.compare.first]
         return tuple(dict.fromkeys((0, int(played), *(int(i) for i in decision.ids[ranked]))))
 
     # -- outcomes -----------------------------------------------------------------------------------------------------
@@ -106,17 +86,9 @@ class Comparator:
         """The cached outcomes at the snapshot, by id."""
         return dict(self._outcomes.get(snapshot.key(), {}))
 
-    def verdict(self, a: Outcome, b: Outcome) -> str:
+    def verdict(self, a: Outcome, b: Outcome) -> Verdict:
         """Of `a` against `b`: 'better', 'tie' or 'worse', at the tie of the settings."""
-        return verdict(a, b, self.settings.compare.tie)
-
-    def salvageable(self, outcomes: dict[int, Outcome], played: int) -> bool:
-        """See `ace_ray.domain.salvageable`."""
-        return salvageable(outcomes, played)
-
-    def pivotal(self, outcomes: dict[int, Outcome]) -> bool:
-        """See `ace_ray.domain.pivotal`."""
-        return pivotal(outcomes)
+        return verdict(a, b, self.simulator.compare.tie)
 
     def _known(self, key: str) -> dict[int, Outcome]:
         """The cache of a snapshot, which is now the last to be forgotten."""
@@ -127,21 +99,19 @@ class Comparator:
         return known
 
     def _follow(self, snapshot: Snapshot, id: int) -> Outcome:
-        length = episode_length(self.rebuilder.env, snapshot.scenario)
-        until = min(snapshot.step + self.settings.compare.horizon, length)
-        env, obs = self.rebuilder.copy(snapshot)
-        action = self.engine.action(self.ids(snapshot, id), obs)
-        self._continuation.reset(obs)
+        until = min(snapshot.step + self.simulator.compare.horizon, self.simulator.length(snapshot))
+        branch = self.simulator.branch(snapshot)
+        action = self.simulator.action(id, self.decision(snapshot), branch.obs)
+        self._continuation.reset(branch.obs)
         self._trails.enter(snapshot.scenario.key())
         trail = Trail(snapshot.step)
         while trail.end < until and not trail.dead:
-            obs, _, done, info = env.step(action)
+            reward, trail.dead = branch.step(action)
             self.steps += 1
-            trail.dead = is_blackout(done, info, trail.end + 1, length, snapshot.scenario.chronic)
-            trail.rewards.append(step_reward(obs, trail.dead, self.settings.reward))
+            trail.rewards.append(reward)
             if trail.dead or trail.end == until:
                 break
-            state = fingerprint(env, obs)
+            state = branch.digest()
             known = self._trails.future(trail.end, state, until)
             if known is not None:
                 rewards, trail.dead = known
@@ -149,8 +119,8 @@ class Comparator:
                 self.shared_steps += len(rewards)
                 break
             self._trails.passes(trail, trail.end, state)
-            action = self._continuation.act(obs, trail.rewards[-1], done)
-        env.close()
+            action = self._continuation.act(branch.obs, reward)
+        branch.close()
         self.replays += 1
         alive = trail.rewards[: len(trail.rewards) - trail.dead]
         span = sum(alive) / len(alive) * (until - snapshot.step) if alive else 0.0
@@ -160,12 +130,7 @@ class Comparator:
 
     def context(self) -> str:
         """Hash of all that an outcome depends on besides snapshot and id."""
-        parts = {
-            "catalogue": self.engine.catalogue.hash,
-            "memory": sorted(int(i) for i in self.engine.memory),
-            "settings": self.settings.model_dump(exclude={"data": True, "expert": True, "compare": {"tie", "first"}}),
-        }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(self.simulator.context(), sort_keys=True).encode()).hexdigest()[:16]
 
     def rows(self) -> list[dict[str, Any]]:
         """The cache as JSON-able rows `{context, snapshot, id, outcome}`."""

@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 
 from ace_ray.config.refine import CriticSettings, LanguageSettings
-from ace_ray.grid.scenarios.episode import EPISODE_ERRORS
+from ace_ray.domain import Domain, Simulator, Snapshot
 from ace_ray.language.ask import ask_model
 from ace_ray.language.critic import Edit, EpisodeStep, KeyStep, critic_messages, key_steps, parse_critic
-from ace_ray.language.describe import action_text, when_text
 from ace_ray.language.schema import CRITIC_SCHEMA
-from ace_ray.refine.rebuild import Rebuilder
+from ace_ray.refine.case import Words
 from ace_ray.replay.episodes import snapshots_of
 
 log = logging.getLogger(__name__)
@@ -42,7 +41,9 @@ class Critic:
 
     Args:
         client: an `llm_service` client.
-        rebuilder: brings an environment to a decision; shared with the refiner's comparator.
+        domain: reads the scenarios of the records.
+        simulator: brings an environment to a decision; shared with the refiner's comparator.
+        words: says what happened there.
         critic, language: settings.
         seed: maker of request seeds.
     """
@@ -50,13 +51,17 @@ class Critic:
     def __init__(
         self,
         client: Any,
-        rebuilder: Rebuilder,
+        domain: Domain,
+        simulator: Simulator,
+        words: Words,
         critic: CriticSettings,
         language: LanguageSettings,
         seed: Callable[[], int] = lambda: 0,
     ) -> None:
         self._client = client
-        self._rebuilder = rebuilder
+        self._domain = domain
+        self._simulator = simulator
+        self._words = words
         self._critic = critic
         self._language = language
         self._seed = seed
@@ -67,7 +72,7 @@ class Critic:
         result = Criticism(str(rows[0]["episode"]))
         try:
             keys = self._keys(rows)
-        except EPISODE_ERRORS as error:
+        except self._domain.faults as error:
             log.warning("critic: episode %s cannot be rebuilt: %s", result.episode, error)
             return replace(result, error="rebuild")
         messages = critic_messages(
@@ -125,15 +130,15 @@ class Critic:
             )
             steps.append(step)
         keys = key_steps(steps, self._critic)
-        snapshots = {snapshot.step: snapshot for snapshot in snapshots_of(rows, len(rows))}
+        snapshots = {snapshot.step: snapshot for snapshot in snapshots_of(rows, len(rows), self._domain)}
         wanted = [snapshots[key.step.step] for key in keys if key.step.step in snapshots]
-        self._rebuilder.hold(wanted)
+        self._simulator.hold(wanted)
         played = {int(row["id"]): int(row["catalogue_id"]) for row in rows}
         return [self._in_words(key, snapshots.get(key.step.step), played[key.step.id]) for key in keys]
 
-    def _in_words(self, key: KeyStep, snapshot: Any, catalogue_id: int) -> KeyStep:
+    def _in_words(self, key: KeyStep, snapshot: Snapshot | None, catalogue_id: int) -> KeyStep:
         if snapshot is None:
             return replace(key, step=replace(key.step, action=f"action {catalogue_id}"))
-        obs = self._rebuilder.observation(snapshot)
-        action = action_text(self._rebuilder.catalogue, catalogue_id, obs)
-        return replace(key, step=replace(key.step, when=when_text(obs), action=action))
+        obs = self._simulator.observation(snapshot)
+        action = self._words.action_text(catalogue_id, obs)
+        return replace(key, step=replace(key.step, when=self._words.when_text(obs), action=action))

@@ -19,12 +19,8 @@ import ray
 
 from ace_ray.config.errors import WorkerError
 from ace_ray.config.run import RunSettings
-from ace_ray.grid.engine import DecisionEngine
-from ace_ray.grid.scenarios.environment import make_env
-from ace_ray.language.actor import Actor
-from ace_ray.language.describe import facts_of
+from ace_ray.refine.builder import Workbench, domain_of
 from ace_ray.refine.case import Proposer
-from ace_ray.refine.comparator import Comparator
 from ace_ray.refine.critic import Critic
 from ace_ray.refine.proposers import LanguageProposer, replay_free_proposer
 from ace_ray.refine.refiner import Refiner
@@ -63,9 +59,7 @@ class RefinerLoop:
         self.name = f"refiner-{index}"
         self._replay = replay
         self._stop = threading.Event()
-        self._env = make_env(settings.grid)
-        engine = DecisionEngine(self._env, settings.grid)
-        comparator = Comparator(self._env, engine, settings.grid)
+        domain, bench = domain_of(settings.grid), Workbench(settings.grid, settings.language)
         rng = np.random.default_rng([settings.seed, 1000 + index, start])
         self._critic: Critic | None = None
         proposer: Proposer
@@ -77,14 +71,14 @@ class RefinerLoop:
 
             served = LLMClient(model.app, model.adapters, settings.llm) if model.app else None
             client = served or EndpointClient(settings.llm)
-            facts = facts_of(self._env, engine.security.lines, settings.grid)
-            actor = Actor(engine, facts, settings.language)
-            proposer = LanguageProposer(client, actor, settings.language, int(rng.integers(2**31)))
+            proposer = LanguageProposer(client, bench.actor, settings.language, int(rng.integers(2**31)))
             if settings.critic.source != "off":
                 seed = lambda: int(rng.integers(2**31))  # noqa: E731
-                self._critic = Critic(client, comparator.rebuilder, settings.critic, settings.language, seed)
+                simulator = bench.comparator.simulator
+                self._critic = Critic(client, domain, simulator, bench.actor, settings.critic, settings.language, seed)
         self._refiner = Refiner(
-            comparator,
+            domain,
+            bench.comparator,
             proposer,
             settings,
             reserve=lambda n: ray.get(replay.reserve.remote(n)),

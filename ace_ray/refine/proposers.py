@@ -12,12 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ace_ray.config.refine import LanguageSettings, RefineSettings
-from ace_ray.grid.engine import Decision
-from ace_ray.language.actor import Actor
+from ace_ray.domain import Decision
 from ace_ray.language.ask import ask_model
-from ace_ray.language.describe import effect
 from ace_ray.language.reply import Resolved
-from ace_ray.refine.case import Attempt, Case, Proposal, Proposer
+from ace_ray.refine.case import Attempt, Case, Proposal, Proposer, Words
 from llm_service.adapters import AdapterRef
 from llm_service.protocol import LLM, Priority
 
@@ -40,8 +38,8 @@ def next_by_score(decision: Decision, failed: Collection[int]) -> int | None:
     slots = _open_slots(decision, failed)
     if not slots.size:
         return None
-    effects = {effect(decision, slot) for slot in np.flatnonzero(np.isin(decision.ids, list(failed)))}
-    unlike = [slot for slot in slots if effect(decision, slot) not in effects] or slots.tolist()
+    effects = {decision.effect(slot) for slot in np.flatnonzero(np.isin(decision.ids, list(failed)))}
+    unlike = [slot for slot in slots if decision.effect(slot) not in effects] or slots.tolist()
     return int(decision.ids[max(unlike, key=lambda slot: decision.score[slot])])
 
 
@@ -88,7 +86,7 @@ class LanguageProposer:
 
     Args:
         client: an `llm_service` client (`ask`).
-        actor: makes the messages and reads the replies.
+        words: makes the messages and reads the replies.
         settings: tokens, temperature, deadline.
         seed: of the sampling; each request has its own.
         adapter: exactly this version answers; None: the one that is published for the actor.
@@ -101,7 +99,7 @@ class LanguageProposer:
     def __init__(
         self,
         client: LLM,
-        actor: Actor,
+        words: Words,
         settings: LanguageSettings,
         seed: int = 0,
         *,
@@ -110,17 +108,17 @@ class LanguageProposer:
         grammar: bool = True,
     ) -> None:
         self._client = client
-        self._actor = actor
+        self._words = words
         self._settings = settings
         self._adapter = adapter
         self._priority = priority
-        self._schema = actor.schema if grammar else None
+        self._schema = words.schema if grammar else None
         self._rng = np.random.default_rng(seed)
 
     def propose(self, case: Case, history: Sequence[Attempt]) -> Proposal:
         """See Proposer."""
-        view = self._actor.case(case.obs, case.decision, case.played, case.outcome)
-        messages = self._actor.messages(view, case.obs, case.decision, history)
+        view = self._words.case(case.obs, case.decision, case.played, case.outcome)
+        messages = self._words.messages(view, case.obs, case.decision, history)
         prompt = json.dumps(messages)
         seed = int(self._rng.integers(2**31))
         answer = ask_model(
@@ -138,7 +136,7 @@ class LanguageProposer:
             return Proposal(None, prompt=prompt, error=answer.error, seconds=answer.seconds)
         resolved = Resolved(None, "unparsed")
         if answer.whole:
-            resolved = self._actor.read(reply.text, view, case.obs, history)
+            resolved = self._words.read(reply.text, view, case.obs, history)
         return Proposal(
             resolved.playable,
             prompt=prompt,

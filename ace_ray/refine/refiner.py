@@ -19,23 +19,17 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ace_ray.config.run import RunSettings
-from ace_ray.domain import Outcome, best
-from ace_ray.grid.decision_env import DecisionEnv
-from ace_ray.grid.engine import Decision
-from ace_ray.grid.scenarios.episode import EPISODE_ERRORS
-from ace_ray.grid.scenarios.scenario import episode_length
-from ace_ray.grid.scenarios.snapshot import Snapshot
+from ace_ray.domain import Decision, Domain, Outcome, Snapshot, Transition, best, salvageable
 from ace_ray.refine.case import Attempt, Case, Proposal, Proposer
 from ace_ray.refine.comparator import Comparator
 from ace_ray.refine.rounds import judge, make_case
 from ace_ray.replay.episodes import log_to_json
 from ace_ray.replay.mixing import validity
 from ace_ray.replay.pending import PendingRefinement, RefinementResult
-from ace_ray.replay.rows import IdBlock, grid_facts, transition_row, what_follows
+from ace_ray.replay.rows import IdBlock, transition_row
 from ace_ray.schema import States
 
 log = logging.getLogger(__name__)
@@ -45,22 +39,11 @@ class Stopped(Exception):  # noqa: N818 - not an error: the run ends
     """Refining was told to stop; what is unfinished stays pending."""
 
 
-@dataclass(frozen=True)
-class Played:
-    """An action played in the environment from a snapshot up to the next decision."""
-
-    catalogue_id: int
-    reward: float
-    terminated: bool
-    truncated: bool
-    info: dict[str, Any]
-    following: Decision | None
-
-
 class Refiner:
     """See the module.
 
     Args:
+        domain: says which errors cost an item only.
         comparator: on an environment and engine of its own; the engine's proposal memory stays empty, so that all
             refiners compare by the same continuation whenever they do.
         proposer: who proposes.
@@ -71,12 +54,14 @@ class Refiner:
 
     def __init__(
         self,
+        domain: Domain,
         comparator: Comparator,
         proposer: Proposer,
         settings: RunSettings,
         reserve: Callable[[int], int],
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._faults = domain.faults
         self.comparator = comparator
         self.proposer = proposer
         self._settings = settings
@@ -94,7 +79,7 @@ class Refiner:
         """
         try:
             self.comparator.hold([item.snapshot for item in items])
-        except EPISODE_ERRORS as error:
+        except self._faults as error:
             log.warning("refinement: a chain cannot be rebuilt at once: %s", error)
         survived = False
         for item in items:
@@ -105,7 +90,7 @@ class Refiner:
                 result = self._one(item)
             except Stopped:
                 return
-            except EPISODE_ERRORS as error:
+            except self._faults as error:
                 log.warning("refinement %d failed: %s", item.id, error)
                 result = RefinementResult(item, "failed", error=f"{type(error).__name__}: {error}")
             survived = item.reason == "lookback" and result.status == "survived"
@@ -123,7 +108,7 @@ class Refiner:
             gap = self._advantage(outcomes, item.played)
             if gap == 0.0:
                 return RefinementResult(item, "no_gap", advantage=0.0)
-            return self._ask(item, outcomes, salvageable=self.comparator.salvageable(outcomes, item.played))
+            return self._ask(item, outcomes, salvageable=salvageable(outcomes, item.played))
         if outcomes[item.played].survived:
             return RefinementResult(item, "survived")
         for id in compared:
@@ -152,7 +137,7 @@ class Refiner:
         original = None if item.parent_id >= 0 else self._play(case, played)
         reward = item.reward if original is None else original.reward
         history: list[Attempt] = []
-        played_out: list[Played | None] = []
+        played_out: list[Transition | None] = []
         accepted = False
         while len(history) < self._budget and not accepted:
             if self._stopped():
@@ -172,26 +157,18 @@ class Refiner:
         self._add_rows(result, case, history, played_out, original)
         return result
 
-    def _try(self, case: Case, proposal: Proposal, history: Sequence[Attempt]) -> tuple[Attempt, Played | None]:
+    def _try(self, case: Case, proposal: Proposal, history: Sequence[Attempt]) -> tuple[Attempt, Transition | None]:
         """Checks a proposal, replays it and plays it; what cannot be played costs the round, nothing more."""
         attempt = judge(self.comparator, case, proposal, history)
         if attempt.outcome is None or attempt.id is None:
             return attempt, None
         return attempt, self._play(case, attempt.id)
 
-    def _play(self, case: Case, id: int) -> Played:
+    def _play(self, case: Case, id: int) -> Transition:
         """Plays an action in a copy of the environment, up to the next decision."""
-        rebuilder = self.comparator.rebuilder
-        grid, obs = rebuilder.copy(case.snapshot)
-        try:
-            env = DecisionEnv(grid, self.comparator.engine, self._settings.grid)
-            env.enter(case.snapshot, obs, case.decision, episode_length(rebuilder.env, case.snapshot.scenario))
-            _, reward, terminated, truncated, info = env.play(self.comparator.ids(case.snapshot, id))
-            return Played(id, reward, terminated, truncated, info, what_follows(env, truncated))
-        finally:
-            grid.close()
+        return self.comparator.simulator.transition(case.snapshot, case.decision, id)
 
-    def _accepts(self, attempt: Attempt, transition: Played, reward: float) -> bool:
+    def _accepts(self, attempt: Attempt, transition: Transition, reward: float) -> bool:
         """Whether the rounds end here: a better action; for the paper's validity, a reward above the original's."""
         if self._settings.mixing.validity == "better":
             return attempt.verdict == "better"
@@ -230,17 +207,21 @@ class Refiner:
         result: RefinementResult,
         case: Case,
         history: Sequence[Attempt],
-        played_out: Sequence[Played | None],
-        original: Played | None,
+        played_out: Sequence[Transition | None],
+        original: Transition | None,
     ) -> None:
         """Transitions of all rounds that were played. They share one state, whose slots hold every proposal."""
-        tried = [transition.catalogue_id for transition in played_out if transition is not None]
+        tried = [transition.id for transition in played_out if transition is not None]
         if not tried:
             return
-        decision = self.comparator.engine.decide(case.obs, proposals=[case.played, *tried])
+        decision = self.comparator.simulator.decide(case.obs, proposals=[case.played, *tried])
         state_id, parent_id = self._ids.take(), result.pending.parent_id
         result.states.append(States.of(state_id, decision))
-        common = {"refiner": self._source, "lead": log_to_json(case.snapshot.log), **grid_facts(case.obs)}
+        common = {
+            "refiner": self._source,
+            "lead": log_to_json(case.snapshot.log),
+            **self.comparator.simulator.facts(case.obs),
+        }
         if original is not None:
             row = self._row(result, case, decision, state_id, original, {**common, "source": "replay"})
             if row is not None:
@@ -275,10 +256,10 @@ class Refiner:
         case: Case,
         decision: Decision,
         state_id: int,
-        transition: Played,
+        transition: Transition,
         more: dict[str, Any],
     ) -> dict[str, Any] | None:
-        slot = decision.legal_slot(transition.catalogue_id)
+        slot = decision.legal_slot(transition.id)
         if slot is None:  # the engine masks it here (its power flow does not converge): no row that a policy could play
             return None
         next_id = -1

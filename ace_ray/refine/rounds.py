@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ace_ray.domain import Outcome
-from ace_ray.grid.scenarios.snapshot import Snapshot
+from ace_ray.domain import Outcome, Snapshot
 from ace_ray.refine.case import Attempt, Case, Proposal, ProposalError, Proposer
 from ace_ray.refine.comparator import Comparator
 
@@ -23,7 +22,7 @@ def make_case(
 ) -> Case:
     """The case of a decision whose played action's outcome is known (`outcomes[played]`)."""
     obs = comparator.observation(snapshot)
-    decision = comparator.engine.decide(obs, proposals=[played])
+    decision = comparator.simulator.decide(obs, proposals=[played])
     return Case(snapshot, obs, decision, played, outcomes[played], outcomes, reason, distance)
 
 
@@ -34,7 +33,7 @@ def judge(comparator: Comparator, case: Case, proposal: Proposal, history: Seque
         return Attempt(proposal.id, None, None, error, proposal)
     outcome = comparator.outcome(case.snapshot, proposal.id)
     verdict = comparator.verdict(outcome, case.outcome)
-    return Attempt(proposal.id, outcome, verdict, None, proposal)  # type: ignore[arg-type]
+    return Attempt(proposal.id, outcome, verdict, None, proposal)
 
 
 def fault(
@@ -72,5 +71,5 @@ def playable(comparator: Comparator, case: Case, id: int) -> bool:
     """Whether an id has a legal slot, or would have one if it were proposed."""
     decision = case.decision
     if id not in decision.ids:
-        decision = comparator.engine.decide(case.obs, proposals=[case.played, id])
+        decision = comparator.simulator.decide(case.obs, proposals=[case.played, id])
     return decision.legal_slot(id) is not None

@@ -7,44 +7,7 @@ continuation would have chosen itself one decision earlier. What a trail has rec
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-
-from ace_ray.grid import grid2op_internals as internals
-
-
-def fingerprint(env: Any, obs: Any) -> bytes:
-    """Digest of all that the future depends on besides the scenario and the step.
-
-    Topology (with lines in or out), cooldowns, overflow counters, dispatch, and the opponent: its random state, budget
-    and running attack. Flows follow from these and the injections, which the step fixes.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    for part in (
-        obs.topo_vect,
-        obs.time_before_cooldown_line,
-        obs.time_before_cooldown_sub,
-        obs.timestep_overflow,
-        obs.actual_dispatch,
-        obs.target_dispatch,
-        obs.storage_charge,
-        obs.curtailment_limit,
-        internals.protection_counter(env),
-    ):
-        digest.update(np.ascontiguousarray(part).tobytes())
-    for holder in internals.opponent_states(env):
-        for _, value in sorted(vars(holder).items()):
-            if isinstance(value, np.random.RandomState):
-                state = value.get_state(legacy=False)["state"]
-                digest.update(state["key"].tobytes() + repr(state["pos"]).encode())
-            elif isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-                digest.update(value.tobytes())
-            elif np.isscalar(value):
-                digest.update(repr(value).encode())
-    return digest.digest()
 
 
 @dataclass

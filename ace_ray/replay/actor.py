@@ -2,7 +2,8 @@
 
 Start it (the folder is resumed if it holds shards; an actor that dies is restarted by Ray and resumes the same way):
 
-    replay = start_replay(run_dir / "replay", settings, LogIdentity(env_name, catalogue.hash, StateShape(K, F, C)))
+    identity = LogIdentity(env_name, catalogue.hash, StateShape(K, F, C))
+    replay = start_replay(run_dir / "replay", settings, identity, domain)
 
 Who calls what (each is `replay.<name>.remote(...)`):
 
@@ -36,6 +37,7 @@ import ray
 
 from ace_ray.config import files
 from ace_ray.config.run import RunSettings
+from ace_ray.domain import Domain
 from ace_ray.replay.core import ReplayCore
 from ace_ray.replay.shards import LogIdentity
 
@@ -49,17 +51,17 @@ class SingleWriter(ReplayCore):
     would number their shards alike.
     """
 
-    def __init__(self, folder: Path, settings: RunSettings, identity: LogIdentity) -> None:
+    def __init__(self, folder: Path, settings: RunSettings, identity: LogIdentity, domain: Domain) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._writer = files.lock(folder / LOCK)
-        super().__init__(folder, settings, identity)
+        super().__init__(folder, settings, identity, domain)
 
 
 ReplayActor = ray.remote(SingleWriter)
 
 
 def start_replay(
-    folder: Path, settings: RunSettings, identity: LogIdentity, name: str | None = None
+    folder: Path, settings: RunSettings, identity: LogIdentity, domain: Domain, name: str | None = None
 ) -> ray.actor.ActorHandle[Any]:
     """Starts the replay actor of a run.
 
@@ -67,6 +69,7 @@ def start_replay(
         folder: `<run>/replay`, visible from the node that the actor runs on.
         settings: of the run; `resources.replay_cpu` is its share.
         identity: environment, catalogue hash, sizes of the states.
+        domain: reads scenarios and snapshots.
         name: of the actor, so that other processes find it; None leaves it unnamed.
     """
     options: dict[str, Any] = {"num_cpus": settings.resources.replay_cpu, "max_restarts": -1, "max_task_retries": 0}
@@ -74,4 +77,4 @@ def start_replay(
         options["name"] = name
     folder.mkdir(parents=True, exist_ok=True)
     files.lock(folder / LOCK).close()  # waits here, where the log is read, for the writer of a start that was killed
-    return ReplayActor.options(**options).remote(folder, settings, identity)
+    return ReplayActor.options(**options).remote(folder, settings, identity, domain)

@@ -18,11 +18,11 @@ import numpy as np
 
 from ace_ray.config.errors import ConfigError
 from ace_ray.config.run import RunSettings
-from ace_ray.grid.scenarios.snapshot import Snapshot
+from ace_ray.domain import Domain, Snapshot
 from ace_ray.replay import records
 from ace_ray.replay.compaction import compact
 from ace_ray.replay.counters import RefinementCounters
-from ace_ray.replay.followed import HARD_STARTS, FollowedEpisodes
+from ace_ray.replay.episodes import HARD_STARTS, FollowedEpisodes
 from ace_ray.replay.limiter import UpdateLimiter
 from ace_ray.replay.pending import PendingQueue, PendingRefinement, RefinementResult
 from ace_ray.replay.resume import restore
@@ -43,6 +43,7 @@ class ReplayCore:
         folder: `<run>/replay`.
         settings: of the run; replay, mixing, refine, critic and seed are read.
         identity: environment, catalogue hash and sizes of the states.
+        domain: reads the scenarios and snapshots of the records.
         clock: wall clock in seconds; injected by tests.
 
     Raises:
@@ -51,7 +52,12 @@ class ReplayCore:
     """
 
     def __init__(
-        self, folder: Path, settings: RunSettings, identity: LogIdentity, clock: Callable[[], float] = time.time
+        self,
+        folder: Path,
+        settings: RunSettings,
+        identity: LogIdentity,
+        domain: Domain,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         replay, refine = settings.replay, settings.refine
         pinned = replay.refined_capacity + (refine.queue if refine.refiner != "off" else 0)
@@ -78,7 +84,10 @@ class ReplayCore:
         self._taken: dict[str, list[PendingRefinement]] = {}
         self._given: Counter[int] = Counter()
         critic = settings.critic.source != "off" and refine.refiner != "off"
-        self._episodes = FollowedEpisodes(refine.lookback, settings.critic.every if critic else 0, settings.seed)
+        self._episodes = FollowedEpisodes(
+            refine.lookback, settings.critic.every if critic else 0, settings.seed, domain
+        )
+        self._domain = domain
         self._compacted = 0
         self._restore()
 
@@ -285,7 +294,7 @@ class ReplayCore:
     # --- inside ---------------------------------------------------------------------------------------------------
 
     def _restore(self) -> None:
-        found = restore(self.log, self.table, self.settings, HARD_STARTS)
+        found = restore(self.log, self.table, self.settings, HARD_STARTS, self._domain)
         if self.log.continued:
             self._next_id = found.next_id + ID_GAP
             self.log.seal(self._next_id)  # the next opening skips these as well, should this one seal nothing

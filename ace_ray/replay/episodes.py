@@ -1,13 +1,23 @@
-"""From the transition records of an episode back to snapshots of its decisions: what `lead` and `segment` are for."""
+"""Episodes as their transition records come in, and the snapshots of their decisions.
+
+`lead` and `segment` of the records hold what was played. From them come the decisions before a blackout, which episodes
+may start from, and whole episodes for the critic.
+"""
 
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ace_ray.grid.scenarios.scenario import Scenario
-from ace_ray.grid.scenarios.snapshot import ActionLog, Snapshot
+import numpy as np
+
+from ace_ray.domain import ActionLog, Domain, Snapshot
+
+HARD_STARTS = 256  # blackouts remembered
+CRITIC_WAITING = 8  # episodes; the critic is slow, and older ones say little about the present policy
+OPEN_EPISODES = 256
 
 COLUMNS = ("episode", "scenario", "step", "steps", "lead", "segment", "terminated", "source")
 
@@ -22,19 +32,20 @@ def log_from_json(text: str) -> ActionLog:
     return tuple((int(step), tuple(int(i) for i in ids)) for step, ids in json.loads(text))
 
 
-def snapshots_of(rows: Sequence[Mapping[str, Any]], last: int) -> list[Snapshot]:
+def snapshots_of(rows: Sequence[Mapping[str, Any]], last: int, domain: Domain) -> list[Snapshot]:
     """Snapshots of the last decisions of one episode, the latest first.
 
     Args:
         rows: transition records of the policy in one episode, in order.
         last: number of decisions at most.
+        domain: reads the scenario.
 
     Returns:
         [] when records are missing in between or at the start: then nothing could be rebuilt.
     """
     if not rows or not rows[0].get("lead"):
         return []
-    scenario = Scenario.from_json(rows[0]["scenario"])
+    scenario = domain.scenario(**json.loads(rows[0]["scenario"]))
     log = list(log_from_json(rows[0]["lead"]))
     found = []
     for i, row in enumerate(rows):
@@ -46,7 +57,7 @@ def snapshots_of(rows: Sequence[Mapping[str, Any]], last: int) -> list[Snapshot]
     return found[::-1]
 
 
-def blackouts(rows: Sequence[Mapping[str, Any]], limit: int, last: int) -> list[list[Snapshot]]:
+def blackouts(rows: Sequence[Mapping[str, Any]], limit: int, last: int, domain: Domain) -> list[list[Snapshot]]:
     """For each of the latest `limit` episodes that ended in a blackout, what `snapshots_of` gives; oldest first."""
     open_episodes: dict[str, list[Mapping[str, Any]]] = {}
     ended = []
@@ -56,5 +67,61 @@ def blackouts(rows: Sequence[Mapping[str, Any]], limit: int, last: int) -> list[
         open_episodes.setdefault(row["episode"], []).append(row)
         if row["terminated"]:
             ended.append(open_episodes.pop(row["episode"]))
-    found = [snapshots_of(episode, last) for episode in ended[-limit:]]
+    found = [snapshots_of(episode, last, domain) for episode in ended[-limit:]]
     return [snapshots for snapshots in found if snapshots]
+
+
+class FollowedEpisodes:
+    """Puts the transition records of the policy together to episodes. Nothing here is durable but what `blackouts` is
+    filled with again on resume.
+
+    Args:
+        lookback: decisions before a blackout that a hard start is drawn from.
+        every: one finished episode in this many is kept for the critic; 0 for none.
+        seed: of the draws.
+        domain: reads the scenarios of the records.
+    """
+
+    def __init__(self, lookback: int, every: int, seed: int, domain: Domain) -> None:
+        self.blackouts: deque[list[Snapshot]] = deque(maxlen=HARD_STARTS)  # decisions before each, the latest first
+        self._lookback = lookback
+        self._every = every
+        self._domain = domain
+        self._rng = np.random.default_rng(seed)
+        self._open: dict[str, list[dict[str, Any]]] = {}
+        self._waiting: deque[list[dict[str, Any]]] = deque(maxlen=CRITIC_WAITING)
+        self._finished = 0
+
+    def follow(self, row: dict[str, Any], critic_works: bool) -> None:
+        """Takes the next transition record of an episode.
+
+        Args:
+            row: of any source; only the policy's count.
+            critic_works: whether an episode that ends now is wanted by the critic.
+        """
+        if row.get("source", "rl") != "rl":
+            return
+        episode = self._open.setdefault(row["episode"], [])
+        episode.append(row)
+        while len(self._open) > OPEN_EPISODES:  # of workers that died: their episodes never end
+            self._open.pop(next(iter(self._open)))
+        if not (row.get("terminated") or row.get("truncated")):
+            return
+        self._open.pop(row["episode"], None)
+        self._finished += 1
+        snapshots = snapshots_of(episode, self._lookback, self._domain) if row.get("terminated") else []
+        if snapshots:
+            self.blackouts.append(snapshots)
+        if critic_works and self._every and self._finished % self._every == 0:
+            self._waiting.append(episode)
+
+    def hard_start(self) -> Snapshot | None:
+        """One of the last decisions before a blackout, drawn evenly over blackouts; None before the first."""
+        if not self.blackouts:
+            return None
+        chain = self.blackouts[int(self._rng.integers(len(self.blackouts)))]
+        return chain[int(self._rng.integers(len(chain)))]
+
+    def take(self) -> list[dict[str, Any]]:
+        """The records of the episode that has waited longest for the critic, in order of time; [] when none waits."""
+        return self._waiting.popleft() if self._waiting else []

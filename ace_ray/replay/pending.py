@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ace_ray.grid.scenarios.snapshot import Snapshot
+from ace_ray.domain import Snapshot
 from ace_ray.schema import States
 
 Reason = Literal["lookback", "paper", "advantage", "seed"]

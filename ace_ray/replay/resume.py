@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ace_ray.config.learning import ReplaySettings
 from ace_ray.config.run import RunSettings
-from ace_ray.grid.scenarios.snapshot import Snapshot
+from ace_ray.domain import Domain, Snapshot
 from ace_ray.replay import records
 from ace_ray.replay.episodes import COLUMNS, blackouts
 from ace_ray.replay.pending import PendingRefinement
@@ -36,7 +36,7 @@ class Restored:
     edits: int = 0
 
 
-def restore(log: ShardLog, table: ReplayTable, settings: RunSettings, hard_starts: int) -> Restored:
+def restore(log: ShardLog, table: ReplayTable, settings: RunSettings, hard_starts: int, domain: Domain) -> Restored:
     """Fills an empty table from the log and returns the rest; at most `hard_starts` blackouts are looked up.
 
     The last `capacity` plain rows come back (the originals of refined and pending rows among them, whatever their age)
@@ -47,11 +47,11 @@ def restore(log: ShardLog, table: ReplayTable, settings: RunSettings, hard_start
     refinements = log.read("refinement", [*_RESULT_COLUMNS, *_PENDING_COLUMNS])
     found.refinements = refinements.drop_columns(["snapshot"]).to_pylist()
     waiting = [row for row in refinements.to_pylist() if row["round"] == 0 and row["status"] == "pending"]
-    found.pending = [_pending(row) for row in waiting]
+    found.pending = [_pending(row, domain) for row in waiting]
 
     rows = log.read("transition", list(dict.fromkeys([*TRANSITION_COLUMNS, "refined", *COLUMNS])))
     found.sources.update(rows["source"].to_pylist())
-    found.blackouts = blackouts(rows.select(COLUMNS).to_pylist(), hard_starts, settings.refine.lookback)
+    found.blackouts = blackouts(rows.select(COLUMNS).to_pylist(), hard_starts, settings.refine.lookback, domain)
     _fill(log, table, settings.replay, rows, {item.parent_id for item in found.pending})
 
     edits = log.read("edit", ["delta"])
@@ -95,11 +95,11 @@ def _load_states(log: ShardLog, table: ReplayTable, needed: set[int]) -> None:
         table.states.add(records.states_of(states, log.identity.shape))
 
 
-def _pending(row: dict[str, Any]) -> PendingRefinement:
+def _pending(row: dict[str, Any], domain: Domain) -> PendingRefinement:
     return PendingRefinement(
         id=row["id"],
         parent_id=row["parent_id"],
-        snapshot=Snapshot.from_json(row["snapshot"]),
+        snapshot=Snapshot.from_json(row["snapshot"], domain.scenario),
         played=row["played"],
         reason=row["reason"],
         distance=row["distance"],

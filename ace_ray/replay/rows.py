@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
-from ace_ray.grid.decision_env import DecisionEnv
-from ace_ray.grid.engine import Decision
-from ace_ray.grid.scenarios.snapshot import Snapshot
+from ace_ray.domain import Decision, Snapshot
 from ace_ray.replay.episodes import log_to_json
 
 
@@ -28,20 +24,6 @@ class IdBlock:
             self._end = self._next + self._block
         self._next += 1
         return self._next - 1
-
-
-def what_follows(env: DecisionEnv, truncated: bool) -> Decision | None:
-    """The state after a transition: the next decision; the last state of a scenario that ended, from which the learner
-    bootstraps, though nobody decides there; None after a blackout."""
-    if truncated:
-        return env.engine.decide(env.grid_observation)
-    return env.decision
-
-
-def grid_facts(observation: Any) -> dict[str, Any]:
-    """What the critic is told about the state of a decision."""
-    rho = np.asarray(observation.rho)
-    return {"rho_before": float(rho.max()), "rho_line": int(rho.argmax()), "overloads": int((rho >= 1.0).sum())}
 
 
 def transition_row(

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from ace_ray.config.run import RunSettings
-from ace_ray.grid.decision_env import DecisionEnv
+from ace_ray.domain import Snapshot
+from ace_ray.grid.decision_env import DecisionEnv, state_facts
 from ace_ray.grid.engine import Decision
 from ace_ray.grid.scenarios.episode import EPISODE_ERRORS
 from ace_ray.grid.scenarios.scenario import Scenario
-from ace_ray.grid.scenarios.snapshot import Snapshot
 from ace_ray.replay.episodes import log_to_json
 from ace_ray.replay.pending import PendingRefinement, Reason
-from ace_ray.replay.rows import IdBlock, grid_facts, transition_row, what_follows
+from ace_ray.replay.rows import IdBlock, transition_row
 from ace_ray.schema import States
 
 FAILURES_IN_A_ROW = 5
@@ -165,11 +165,11 @@ class RolloutWorker:
     def _decide(self) -> None:
         decision, snapshot = self.env.decision, self.env.snapshot()
         assert decision is not None
-        facts = grid_facts(self.env.grid_observation)
+        facts = state_facts(self.env.grid_observation)
         slot = self._choose(decision)
         with _playing():
             _, reward, terminated, truncated, info = self.env.step(slot)
-            following = what_follows(self.env, truncated)
+            following = self.env.following(truncated)
         state_id = self._state_id
         if state_id is None:
             state_id = self._ids.take()

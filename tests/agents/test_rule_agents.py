@@ -5,8 +5,8 @@ import pytest
 
 from ace_ray.agents.base import RuleAgent
 from ace_ray.agents.greedy import DoNothing, Greedy, GreedyChecked, Reconnect, greedy_slot, recheck
+from ace_ray.grid.scenarios.rebuild import rebuild
 from ace_ray.grid.scenarios.scenario import reset_to
-from ace_ray.grid.scenarios.snapshot import rebuild
 
 pytestmark = pytest.mark.unit
 

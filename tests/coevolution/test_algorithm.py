@@ -13,6 +13,7 @@ from ace_ray.coevolution.config import ACEConfig, Grid
 from ace_ray.coevolution.remote import ask
 from ace_ray.config.errors import ConfigError, GridMismatchError, WorkerError
 from ace_ray.config.run import RunSettings
+from ace_ray.grid.domain import GridDomain
 from ace_ray.learner import state as learner_state
 from ace_ray.policy import checkpoint as policy_files
 from ace_ray.replay.actor import start_replay
@@ -56,7 +57,7 @@ def settings(**sections: dict) -> RunSettings:
 def build(folder: Path, s: RunSettings, start: int = 1) -> ACE:
     for part in ("replay", "checkpoints", "metrics"):
         (folder / part).mkdir(exist_ok=True, parents=True)
-    replay = start_replay(folder / "replay", s, GRID.identity)
+    replay = start_replay(folder / "replay", s, GRID.identity, GridDomain())
     return ACE(ACEConfig.from_settings(ACE, s, grid=GRID, replay=replay, runner=FakeRunner, folder=folder, start=start))
 
 
@@ -173,6 +174,6 @@ def test_what_keeps_workers_and_replay_from_starting_is_told_in_their_own_words(
     one = settings(rollout={"workers": 1})
     with pytest.raises(GridMismatchError, match="another catalogue on this node"):
         build(tmp_path, one)
-    replay = start_replay(tmp_path / "other", settings(replay={"capacity": 20}), GRID.identity)
+    replay = start_replay(tmp_path / "other", settings(replay={"capacity": 20}), GRID.identity, GridDomain())
     with pytest.raises(ConfigError, match=r"replay\.capacity=20 cannot hold"):
         ask(replay, "report")

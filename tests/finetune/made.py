@@ -3,12 +3,15 @@
 import json
 from dataclasses import replace
 
-from ace_ray.domain import Outcome
+from ace_ray.domain import Outcome, Snapshot
 from ace_ray.finetune.examples import Example, LabelledCase
 from ace_ray.finetune.held_out import GateCase
+from ace_ray.grid.scenarios.scenario import Scenario
 from ace_ray.language.prompts import actor_messages
 from ace_ray.language.view import BadView, CandidateView, LineView
 from tests.language.cases import made_case
+
+NEVER_REBUILT = Snapshot(Scenario("grid", "data", "chronic", 7), (), 0)
 
 
 def labelled(i: int) -> LabelledCase:
@@ -62,4 +65,4 @@ def example(i: int, number: int | None = None) -> Example:
 
 def gate_cases(count: int) -> list[GateCase]:
     """Held-out decisions; their snapshots are never rebuilt."""
-    return [GateCase(labelled(1000 + i), "{}") for i in range(count)]
+    return [GateCase(labelled(1000 + i), NEVER_REBUILT) for i in range(count)]

@@ -12,6 +12,7 @@ from ace_ray.domain import Outcome
 from ace_ray.finetune.gate import answers, client_replier, decide, run_gate
 from ace_ray.finetune.held_out import deployed_case, load_gate
 from ace_ray.finetune.train import collate, encode_chat, reply_loss, train_adapter
+from ace_ray.grid.domain import GridDomain
 from ace_ray.lab.embedded.evaluate import evaluate_replies, local_replier, survival_regret
 from ace_ray.lab.embedded.model import ModelShape, new_model, save_model, train_tokenizer
 from ace_ray.language.prompts import actor_messages
@@ -101,7 +102,7 @@ def test_the_client_is_asked_for_exactly_the_named_version_and_asked_again_when_
 
 def test_a_missing_gate_file_names_the_command_that_makes_it(tmp_path):
     with pytest.raises(ModelError, match="build-embedded --stage files"):
-        load_gate(tmp_path, 8, LanguageSettings())
+        load_gate(tmp_path, 8, LanguageSettings(), GridDomain())
 
 
 def test_evaluation_sets_the_model_beside_simple_choices():
@@ -217,8 +218,8 @@ def test_a_missing_base_model_is_one_clear_error(tmp_path):
 
 
 def test_the_gate_shows_what_the_runs_prompts_show():
-    plain = load_gate(EMBEDDED, 8, LanguageSettings(candidates=5, danger=False))
-    with_danger = load_gate(EMBEDDED, 8, LanguageSettings())
+    plain = load_gate(EMBEDDED, 8, LanguageSettings(candidates=5, danger=False), GridDomain())
+    with_danger = load_gate(EMBEDDED, 8, LanguageSettings(), GridDomain())
     for bare, full in zip(plain, with_danger, strict=True):
         assert len(bare.labelled.case.candidates) == 6
         assert "danger" not in actor_messages(deployed_case(bare.labelled))[1]["content"]

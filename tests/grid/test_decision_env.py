@@ -12,8 +12,8 @@ from ace_ray.grid.engine import Decision, EngineSpec
 from ace_ray.grid.physics.catalogue import SUBSTATION
 from ace_ray.grid.rules import Rules
 from ace_ray.grid.scenarios.episode import is_blackout, is_refused, step_reward
+from ace_ray.grid.scenarios.rebuild import rebuild
 from ace_ray.grid.scenarios.scenario import Scenario, episode_length, reset_to
-from ace_ray.grid.scenarios.snapshot import rebuild
 
 pytestmark = pytest.mark.unit
 

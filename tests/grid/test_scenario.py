@@ -11,10 +11,11 @@ import pytest
 
 from ace_ray.config.errors import DataError
 from ace_ray.config.grid import GridSettings
+from ace_ray.domain import Snapshot
 from ace_ray.grid.physics.catalogue import Catalogue
 from ace_ray.grid.scenarios.environment import make_env
+from ace_ray.grid.scenarios.rebuild import rebuild
 from ace_ray.grid.scenarios.scenario import Scenario, episode_length, reset_to
-from ace_ray.grid.scenarios.snapshot import Snapshot, rebuild
 
 pytestmark = pytest.mark.unit
 
@@ -44,10 +45,12 @@ from test_scenario import future
 from ace_ray.config.grid import GridSettings
 from ace_ray.grid.physics.catalogue import Catalogue
 from ace_ray.grid.scenarios.environment import make_env
-from ace_ray.grid.scenarios.snapshot import Snapshot, rebuild
+from ace_ray.domain import Snapshot
+from ace_ray.grid.scenarios.rebuild import rebuild
+from ace_ray.grid.scenarios.scenario import Scenario
 seen = []
 for text in json.loads(sys.argv[1]):
-    snapshot = Snapshot.from_json(text)
+    snapshot = Snapshot.from_json(text, Scenario)
     env = make_env(GridSettings(env=snapshot.scenario.env, data=snapshot.scenario.data))
     seen.append(future(env, rebuild(env, Catalogue.from_env(env), snapshot), 120))
 print(json.dumps(seen))
@@ -155,8 +158,8 @@ def test_the_start_step_is_the_row_of_the_chronic(env):
 def test_scenarios_and_snapshots_survive_json(scenario):
     snapshot = Snapshot(scenario, ((3, (17,)), (9, (400, 4))), 12)
     assert Scenario.from_json(scenario.to_json()) == scenario
-    assert Snapshot.from_json(snapshot.to_json()) == snapshot
-    assert Snapshot.from_json(snapshot.to_json()).key() == snapshot.key()
+    assert Snapshot.from_json(snapshot.to_json(), Scenario) == snapshot
+    assert Snapshot.from_json(snapshot.to_json(), Scenario).key() == snapshot.key()
 
 
 def test_the_key_of_a_snapshot_is_that_of_its_state(scenario):

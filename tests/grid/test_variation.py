@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from ace_ray.config.errors import ConfigError, DataError
 from ace_ray.config.grid import GridSettings, TrainingScenarioSettings
+from ace_ray.domain import Snapshot
 from ace_ray.grid.scenarios.environment import environment_folder, make_env
 from ace_ray.grid.scenarios.scenario import Scenario, reset_to
 from ace_ray.grid.scenarios.scenario_sets import parse, training_scenarios
-from ace_ray.grid.scenarios.snapshot import Snapshot
 from ace_ray.grid.scenarios.variation import follow, smooth_noise
 
 from .test_scenario import future, in_another_process

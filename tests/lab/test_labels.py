@@ -10,9 +10,11 @@ import pytest
 from ace_ray.config.errors import DataError
 from ace_ray.config.grid import CandidateSettings, CompareSettings, GridSettings
 from ace_ray.config.refine import LanguageSettings
+from ace_ray.domain import Snapshot
 from ace_ray.finetune.held_out import labelled_case, load_gate, read_parquet, read_seeds
+from ace_ray.grid.domain import GridDomain
 from ace_ray.grid.scenarios.environment import make_env
-from ace_ray.grid.scenarios.snapshot import Snapshot
+from ace_ray.grid.scenarios.scenario import Scenario
 from ace_ray.lab.embedded import labelling
 from ace_ray.lab.embedded.decision_files import FILES, GATE, SEEDS, Tally, write_decision_files
 from ace_ray.lab.embedded.label_files import META, pack, read_cases, read_meta, read_rows, write_rows
@@ -21,7 +23,7 @@ from ace_ray.lab.embedded.labels import Labeller, LabelPlan
 from ace_ray.lab.embedded.planted_files import plant_all
 from ace_ray.language.prompts import actor_messages
 from ace_ray.language.view import BadView
-from ace_ray.refine.comparator import Comparator
+from ace_ray.refine.builder import make_comparator
 
 pytestmark = pytest.mark.unit
 
@@ -54,8 +56,8 @@ def rows(episode):
 
 def test_a_row_holds_the_outcomes_that_a_fresh_comparator_finds(labeller, rows):
     row = next(row for row in rows if row["ids"])
-    compare = Comparator(make_env(GRID), labeller.engine, GRID)
-    snapshot = Snapshot.from_json(row["snapshot"])
+    compare = make_comparator(make_env(GRID), labeller.engine)
+    snapshot = Snapshot.from_json(row["snapshot"], Scenario)
     assert snapshot.key() == row["key"]
     for action, survived, steps in zip(row["ids"], row["survived"], row["steps"], strict=True):
         outcome = compare.outcome(snapshot, action)
@@ -93,10 +95,10 @@ def test_a_label_folder_becomes_gate_and_seed_files(labeller, rows, tmp_path):
     held_out = {**row, **split, "split": "validation", "pivotal": True}
     write_rows(tmp_path / "labels-validation-000000.parquet", [held_out])
     assert write_decision_files(tmp_path, tmp_path / "model") == (1, 1)
-    (case,) = load_gate(tmp_path / "model", 1, LanguageSettings(danger=True))
+    (case,) = load_gate(tmp_path / "model", 1, LanguageSettings(danger=True), GridDomain())
     assert case.snapshot == row["snapshot"]
     assert len(case.labelled.outcomes) == len(row["ids"])
-    (seed,) = read_seeds(GRID, labeller.engine.catalogue.hash, tmp_path / "model")
+    (seed,) = read_seeds(GRID, labeller.engine.catalogue.hash, GridDomain(), tmp_path / "model")
     assert seed.snapshot.to_json() == row["snapshot"]
     assert seed.played in seed.outcomes
     packed = pack(tmp_path)
@@ -243,7 +245,7 @@ def test_a_replayed_row_is_the_one_that_labelling_made(labeller, rows):
 
 def test_an_action_that_lost_its_slot_is_replayed_and_shown_with_its_effect(labeller, rows):
     row = next(row for row in rows if row["ids"])
-    snapshot = Snapshot.from_json(row["snapshot"])
+    snapshot = Snapshot.from_json(row["snapshot"], Scenario)
     decision, catalogue = labeller.comparator.decision(snapshot), labeller.engine.catalogue
     legal = catalogue.legal(labeller.comparator.observation(snapshot), np.arange(catalogue.size))
     lost = next(int(i) for i in np.flatnonzero(legal) if i not in decision.ids)

@@ -10,17 +10,19 @@ import pytest
 from ace_ray.cli import main
 from ace_ray.config.errors import DataError, GridMismatchError
 from ace_ray.config.grid import CompareSettings, GridSettings
+from ace_ray.domain import Snapshot
 from ace_ray.finetune.held_out import MODEL_META, aged, labelled_case, read_parquet
+from ace_ray.grid.domain import GridDomain
 from ace_ray.grid.engine import DecisionEngine
 from ace_ray.grid.scenarios.environment import make_env
-from ace_ray.grid.scenarios.snapshot import Snapshot
+from ace_ray.grid.scenarios.scenario import Scenario
 from ace_ray.lab.embedded import labelling
 from ace_ray.lab.embedded.card import card
 from ace_ray.lab.embedded.decision_files import FILES, GATE, SEEDS
 from ace_ray.lab.embedded.label_files import write_rows
 from ace_ray.language.prompts import actor_messages
 from ace_ray.language.view import BadView
-from ace_ray.refine.comparator import Comparator, pivotal, salvageable
+from ace_ray.refine.builder import make_comparator, pivotal, salvageable
 from llm_service.settings import EMBEDDED
 
 pytestmark = pytest.mark.unit
@@ -45,7 +47,7 @@ def model(tmp_path):
 
 
 def _cost(row):
-    return Snapshot.from_json(row["snapshot"]).step
+    return Snapshot.from_json(row["snapshot"], Scenario).step
 
 
 def _alive(row):
@@ -67,7 +69,7 @@ def _contents(folder):
 
 
 def _outcomes(compare, row):
-    snapshot = Snapshot.from_json(row["snapshot"])
+    snapshot = Snapshot.from_json(row["snapshot"], Scenario)
     ids = compare.compared_set(compare.decision(snapshot), json.loads(row["played"])["id"])
     return compare.outcomes(snapshot, ids)
 
@@ -75,13 +77,13 @@ def _outcomes(compare, row):
 def test_replayed_files_are_those_of_the_present_engine(model, monkeypatch, capsys):
     before = {row["key"]: row for file in FILES for row in read_parquet(model / file.name)}
     shared, splits = read_parquet(model / GATE.name)
-    assert "acts otherwise" in aged(model)
+    assert "acts otherwise" in aged(model, GridDomain())
     monkeypatch.setattr(labelling, "FILES", [replace(file, least=1) for file in FILES])
     command = ["llm", "build-embedded", "--out", str(model), "--stage", "replay", "--processes", "1"]
     assert main([*command, f"grid.compare.horizon={HORIZON}", f"grid.compare.first={FIRST}"]) == 0
     assert "1 of 2 decisions" in capsys.readouterr().out
     env = make_env(GRID)
-    compare = Comparator(env, DecisionEngine(env, GRID), GRID)
+    compare = make_comparator(env, DecisionEngine(env, GRID))
     assert not pivotal(_outcomes(compare, shared))
     gate, seeds = (read_parquet(model / file.name) for file in FILES)
     assert [row["key"] for row in gate] == [splits["key"]] and len(seeds) == 1
@@ -99,7 +101,7 @@ def test_replayed_files_are_those_of_the_present_engine(model, monkeypatch, caps
     meta = json.loads((model / MODEL_META).read_text())
     assert (meta["plan"]["seed"], meta["plan"]["grid"]) == (5, GRID.model_dump(mode="json", exclude={"expert"}))
     assert meta["context"] == compare.context()
-    assert aged(model) is None
+    assert aged(model, GridDomain()) is None
     assert (model / "README.md").read_text() == card(model)
 
 

@@ -1,7 +1,7 @@
 """Made-up cases for the tests of texts and replies."""
 
+from ace_ray.grid.loading import COLLAPSE
 from ace_ray.language.view import (
-    COLLAPSE,
     BadView,
     CandidateView,
     CaseView,

@@ -6,10 +6,11 @@ import pytest
 
 from ace_ray.agents.greedy import Greedy
 from ace_ray.config.errors import GridMismatchError
+from ace_ray.domain import pivotal, salvageable
 from ace_ray.grid.scenarios.episode import step_reward
+from ace_ray.grid.scenarios.rebuild import rebuild
 from ace_ray.grid.scenarios.scenario import episode_length
-from ace_ray.grid.scenarios.snapshot import rebuild
-from ace_ray.refine.comparator import Comparator
+from ace_ray.refine.builder import make_comparator
 
 pytestmark = pytest.mark.unit
 
@@ -36,7 +37,7 @@ def test_an_outcome_is_what_a_plain_step_loop_shows(comparator, env, own_engine,
         decision = comparator.decision(snapshot)
         for id in comparator.compared_set(decision, played)[:3]:
             outcome = comparator.outcome(snapshot, id)
-            ids = comparator.ids(snapshot, id)
+            ids = own_engine.together(decision, id)
             expected = plain_loop(env, own_engine, short_settings, snapshot, ids)
             assert (outcome.survived, outcome.steps) == expected[:2]
             assert outcome.ret == pytest.approx(expected[2], abs=1e-6)
@@ -55,7 +56,7 @@ def test_a_blackout_ends_an_outcome_and_costs_its_reward(comparator, own_engine,
     survivor = comparator.outcome(snapshot, 0)
     assert comparator.verdict(survivor, outcome) == "better"
     outcomes = {deadly: outcome, 0: survivor}
-    assert survivor.survived and comparator.salvageable(outcomes, deadly) and comparator.pivotal(outcomes)
+    assert survivor.survived and salvageable(outcomes, deadly) and pivotal(outcomes)
 
 
 def test_the_end_of_the_scenario_counts_as_survived(comparator, greedy_decisions):
@@ -106,7 +107,7 @@ def test_shared_futures_change_no_outcome(own_env, own_engine, short_settings, g
     """Decisions walked back from the last one, with and without trajectories that go on together."""
     found, shared = [], []
     for share in (True, False):
-        comparator = Comparator(own_env, own_engine, short_settings)
+        comparator = make_comparator(own_env, own_engine)
         if not share:
             comparator._trails.future = lambda step, state, until: None
         for snapshot, played in reversed(greedy_decisions):
@@ -125,7 +126,7 @@ def test_shared_futures_change_no_outcome(own_env, own_engine, short_settings, g
 def test_held_snapshots_of_one_log_cost_one_replay_and_equal_a_rebuild(comparator, env, own_engine, greedy_decisions):
     snapshots = [snapshot for snapshot, _ in greedy_decisions]
     comparator.hold(snapshots)
-    rebuilder = comparator.rebuilder
+    rebuilder = comparator.simulator.rebuilder
     assert rebuilder.replayed <= max(snapshot.step for snapshot in snapshots)
     for snapshot in reversed(snapshots):
         expected = rebuild(env, own_engine.catalogue, snapshot)
@@ -159,10 +160,10 @@ def test_cached_outcomes_travel_as_json_and_only_to_the_same_settings(
     snapshot, played = greedy_decisions[1]
     outcomes = comparator.outcomes(snapshot, [0, played])
     rows = json.loads(json.dumps(comparator.rows()))
-    other = Comparator(own_env, own_engine, short_settings)
+    other = make_comparator(own_env, own_engine)
     other.load_rows(rows)
     assert other.outcomes(snapshot, [0, played]) == outcomes and other.replays == 0
     longer = short_settings.compare.model_copy(update={"horizon": 13})
-    stranger = Comparator(own_env, own_engine, short_settings.model_copy(update={"compare": longer}))
+    stranger = make_comparator(own_env, own_engine, short_settings.model_copy(update={"compare": longer}))
     with pytest.raises(GridMismatchError, match="cached outcomes"):
         stranger.load_rows(rows)

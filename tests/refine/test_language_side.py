@@ -5,18 +5,16 @@ from dataclasses import replace
 
 import pytest
 
-from ace_ray.config.grid import GridSettings
 from ace_ray.config.refine import CriticSettings, LanguageSettings
-from ace_ray.domain import Outcome
+from ace_ray.domain import Outcome, Snapshot
+from ace_ray.grid.domain import GridDomain
 from ace_ray.grid.scenarios.environment import make_env
-from ace_ray.grid.scenarios.snapshot import Snapshot
+from ace_ray.grid.simulator import GridSimulator
 from ace_ray.language.actor import Actor
-from ace_ray.language.describe import facts_of
 from ace_ray.language.view import CaseView
 from ace_ray.refine.case import Attempt, Case
 from ace_ray.refine.critic import Critic
 from ace_ray.refine.proposers import LanguageProposer
-from ace_ray.refine.rebuild import Rebuilder
 from llm_service.errors import DeadlineExceeded, ModelError, Refused
 from llm_service.fake import FakeClient
 from llm_service.protocol import Priority
@@ -35,7 +33,7 @@ def case(engine, episode_observations, scenario):
 
 @pytest.fixture(scope="module")
 def actor(env, engine):
-    return Actor(engine, facts_of(env, engine.security.lines, GridSettings()), LanguageSettings())
+    return Actor.of(env, engine, LanguageSettings())
 
 
 def reply(action):
@@ -114,21 +112,21 @@ def episode(env, engine, grid_settings):
 
 
 @pytest.fixture(scope="module")
-def rebuilder(grid_settings, engine):
+def simulator(grid_settings, engine):
     env = make_env(grid_settings)
-    yield Rebuilder(env, engine.catalogue)
+    yield GridSimulator(env, engine)
     env.close()
 
 
-def judge(rebuilder, episode, answers, **settings):
+def judge(simulator, actor, episode, answers, **settings):
     client = FakeClient(answers)
-    critic = Critic(client, rebuilder, CriticSettings(**settings), LanguageSettings())
+    critic = Critic(client, GridDomain(), simulator, actor, CriticSettings(**settings), LanguageSettings())
     return critic.judge(episode), client
 
 
-def test_the_critic_edits_key_decisions_within_its_bounds(rebuilder, episode):
+def test_the_critic_edits_key_decisions_within_its_bounds(simulator, actor, episode):
     text = json.dumps({"analysis": "a", "steps": [0, 1, 1, 99], "changes": ["-2K", "+K", "-K", "+K"], "reasons": "r"})
-    said, client = judge(rebuilder, episode, [text], scale=0.2)
+    said, client = judge(simulator, actor, episode, [text], scale=0.2)
     ids = [row["id"] for row in episode]
     assert [edit["delta"] for edit in said.edits] == pytest.approx([-0.4, 0.2]) and said.dropped == 2
     assert said.edits[0]["transition_id"] == ids[0] and {edit["transition_id"] for edit in said.edits} <= set(ids)
@@ -138,13 +136,19 @@ def test_the_critic_edits_key_decisions_within_its_bounds(rebuilder, episode):
     assert f"{episode[-1]['step'] + episode[-1]['steps']} steps" in shown
 
 
-def test_random_edits_are_the_models_own_on_other_key_steps(rebuilder, episode):
+def test_random_edits_are_the_models_own_on_other_key_steps(simulator, actor, episode):
     text = json.dumps({"analysis": "a", "steps": [0, 1, 2], "changes": ["-2K", "+K", "-K"], "reasons": "r"})
     ids = {row["id"] for row in episode}
     drawn = set()
     for seed in range(20):
         critic = Critic(
-            FakeClient([text]), rebuilder, CriticSettings(source="random"), LanguageSettings(), lambda s=seed: s
+            FakeClient([text]),
+            GridDomain(),
+            simulator,
+            actor,
+            CriticSettings(source="random"),
+            LanguageSettings(),
+            lambda s=seed: s,
         )
         edits = critic.judge(episode).edits
         assert [edit["delta"] for edit in edits] == pytest.approx([-0.4, 0.2, -0.2])
@@ -154,19 +158,19 @@ def test_random_edits_are_the_models_own_on_other_key_steps(rebuilder, episode):
     assert len(drawn) > 5
 
 
-def test_the_critics_words_are_those_of_the_state_in_which_the_action_was_played(rebuilder, episode, engine):
+def test_the_critics_words_are_those_of_the_state_in_which_the_action_was_played(simulator, actor, episode, engine):
     from ace_ray.language.describe import action_text
     from ace_ray.replay.episodes import snapshots_of
 
-    _, client = judge(rebuilder, episode, ["{}"])
+    _, client = judge(simulator, actor, episode, ["{}"])
     shown = client.requests[0].messages[-1]["content"]
-    last = snapshots_of(episode, 1)[0]
-    obs = rebuilder.observation(last)
+    last = snapshots_of(episode, 1, GridDomain())[0]
+    obs = simulator.observation(last)
     assert action_text(engine.catalogue, episode[-1]["catalogue_id"], obs) in shown
     assert float(obs.rho.max()) == pytest.approx(episode[-1]["rho_before"], abs=1e-6)
 
 
 @pytest.mark.parametrize(("answer", "error"), [("no", "unparsed"), (DeadlineExceeded("late"), "deadline")])
-def test_a_critic_without_an_answer_edits_nothing(rebuilder, episode, answer, error):
-    said, _ = judge(rebuilder, episode, [answer])
+def test_a_critic_without_an_answer_edits_nothing(simulator, actor, episode, answer, error):
+    said, _ = judge(simulator, actor, episode, [answer])
     assert said.edits == [] and said.error == error

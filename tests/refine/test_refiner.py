@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from ace_ray.config.run import RunSettings
+from ace_ray.domain import salvageable
 from ace_ray.grid.decision_env import DecisionEnv
+from ace_ray.grid.domain import GridDomain
 from ace_ray.grid.engine import Decision
 from ace_ray.grid.scenarios.environment import make_env
+from ace_ray.refine.builder import make_comparator
 from ace_ray.refine.case import Proposal
-from ace_ray.refine.comparator import Comparator
 from ace_ray.refine.proposers import RandomProposer, SearchProposer, next_by_score
 from ace_ray.refine.refiner import Refiner
 from ace_ray.replay.core import ReplayCore
@@ -40,7 +42,7 @@ def settings(grid_settings):
 @pytest.fixture(scope="module")
 def comparator(engine, settings):
     env = make_env(settings.grid)
-    yield Comparator(env, engine, settings.grid)
+    yield make_comparator(env, engine, settings.grid)
     env.close()
 
 
@@ -51,7 +53,7 @@ def refined(env, engine, grid_settings, comparator, settings):
     for _, states, rows, pending, _ in blackouts(env, engine, grid_settings, lookback=6):
         items = [item for item in pending if item.chain == rows[0]["episode"]]
         ids = itertools.count(10_000, 1000)
-        refiner = Refiner(comparator, Shown(), settings, lambda n, ids=ids: next(ids))
+        refiner = Refiner(GridDomain(), comparator, Shown(), settings, lambda n, ids=ids: next(ids))
         found = list(refiner.refine(items))
         if any(result.status == "accepted" for result in found):
             return items, rows, states, found
@@ -78,7 +80,7 @@ def test_the_walk_back_asks_about_salvageable_decisions_only(comparator, results
         compared = comparator.compared_set(comparator.decision(item.snapshot), item.played)
         outcomes = comparator.outcomes(item.snapshot, compared)
         assert not outcomes[item.played].survived
-        assert bool(result.rounds) == result.salvageable == comparator.salvageable(outcomes, item.played)
+        assert bool(result.rounds) == result.salvageable == salvageable(outcomes, item.played)
     assert {result.status for result in results[survived + 1 :]} <= {"skipped"}
 
 
@@ -110,7 +112,9 @@ def test_refined_rows_are_what_the_environment_did_from_the_original_state(env, 
         for row, attempt in zip(result.transitions, result.rounds, strict=True):
             snapshot = result.pending.snapshot
             plain.reset(options={"snapshot": snapshot})
-            obs, reward, terminated, truncated, info = plain.play(comparator.ids(snapshot, row["catalogue_id"]))
+            obs, reward, terminated, truncated, info = plain.play(
+                engine.together(comparator.decision(snapshot), row["catalogue_id"])
+            )
             assert (row["reward"], row["discount"], row["steps"]) == (reward, info["discount"], info["steps"])
             assert (row["terminated"], row["truncated"]) == (terminated, truncated)
             assert row["catalogue_id"] == attempt["catalogue_id"] and row["parent_id"] == result.pending.parent_id
@@ -124,7 +128,7 @@ def test_refined_rows_are_what_the_environment_did_from_the_original_state(env, 
 def test_results_go_into_the_replay_and_come_back_on_resume(tmp_path, engine, settings, chain, results):
     items, rows, states = chain
     identity = LogIdentity(settings.grid.env, engine.catalogue.hash, StateShape.of(engine.spec))
-    core = ReplayCore(tmp_path, settings, identity)
+    core = ReplayCore(tmp_path, settings, identity, GridDomain())
     core.store(States.concat(list(states.values())), rows, items)
     assert [item.id for item in core.pop("refiner-0")] == [item.id for item in items]
     for result in results:
@@ -139,7 +143,7 @@ def test_results_go_into_the_replay_and_come_back_on_resume(tmp_path, engine, se
         batch = core.sample(64)[0]
         assert batch["refined"].mean() == 0.5 and (batch["mask"][np.arange(64), batch["slot"]]).all()
     core.seal()
-    again = ReplayCore(tmp_path, settings, identity).stats()
+    again = ReplayCore(tmp_path, settings, identity, GridDomain()).stats()
     assert again["table"] == pytest.approx(stats["table"]) and again["refinement"] == stats["refinement"]
 
 
@@ -176,7 +180,7 @@ def test_what_cannot_be_played_costs_a_round_and_nothing_more(comparator, settin
     )
     options = settings.model_copy(update={"refine": settings.refine.model_copy(update={"proposals": 6})})
     ids = itertools.count(10_000, 1000)
-    (result,) = Refiner(comparator, script, options, lambda n: next(ids)).refine([item])
+    (result,) = Refiner(GridDomain(), comparator, script, options, lambda n: next(ids)).refine([item])
     assert [row["error"] for row in result.rounds] == ["unparsed", "deadline", "illegal", "repeats", "", "repeats"]
     assert result.status == "rejected" and result.refined == -1
     (row,) = result.transitions
@@ -191,7 +195,7 @@ def test_a_seed_snapshot_brings_its_own_original(comparator, settings, results):
     item = next(r.pending for r in results if r.status == "accepted")
     seed = PendingRefinement(1, -1, item.snapshot, item.played, "seed")
     ids = itertools.count(10_000, 1000)
-    (result,) = Refiner(comparator, SearchProposer(), settings, lambda n: next(ids)).refine([seed])
+    (result,) = Refiner(GridDomain(), comparator, SearchProposer(), settings, lambda n: next(ids)).refine([seed])
     original, *others = result.transitions
     assert original["source"] == "replay" and original["catalogue_id"] == item.played
     assert original["reward"] == pytest.approx(item.reward)
@@ -204,7 +208,9 @@ def test_the_papers_trigger_and_validity_go_by_the_reward_alone(comparator, sett
     for reward, status in ((-10.0, "accepted"), (1e9, "rejected")):
         asked = PendingRefinement(1, item.parent_id, item.snapshot, item.played, "paper", reward=reward)
         ids = itertools.count(10_000, 1000)
-        (result,) = Refiner(comparator, SearchProposer(), paper, lambda n, ids=ids: next(ids)).refine([asked])
+        (result,) = Refiner(GridDomain(), comparator, SearchProposer(), paper, lambda n, ids=ids: next(ids)).refine(
+            [asked]
+        )
         assert result.status == status and len(result.rounds) == (1 if status == "accepted" else 3)
         last = result.transitions[-1]
         assert last["valid"] == (last["reward"] >= 0.0 and not last["terminated"])
@@ -221,7 +227,7 @@ def test_the_advantage_of_a_decision_is_its_gap_to_the_best_alternative(comparat
 
 def test_a_refiner_that_is_told_to_stop_hands_out_nothing_half_done(comparator, settings, chain):
     ids = itertools.count(10_000, 1000)
-    refiner = Refiner(comparator, SearchProposer(), settings, lambda n: next(ids), stopped=lambda: True)
+    refiner = Refiner(GridDomain(), comparator, SearchProposer(), settings, lambda n: next(ids), stopped=lambda: True)
     assert list(refiner.refine(chain[0])) == []
 
 
@@ -231,7 +237,7 @@ def test_a_snapshot_that_cannot_be_rebuilt_fails_alone(comparator, settings, cha
         7, -1, type(item.snapshot)(item.snapshot.scenario, item.snapshot.log, 5000), item.played, "seed"
     )
     ids = itertools.count(10_000, 1000)
-    (result,) = Refiner(comparator, SearchProposer(), settings, lambda n: next(ids)).refine([broken])
+    (result,) = Refiner(GridDomain(), comparator, SearchProposer(), settings, lambda n: next(ids)).refine([broken])
     assert result.status == "failed" and result.error
 
 

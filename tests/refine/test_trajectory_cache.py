@@ -1,30 +1,8 @@
 import pytest
 
-from ace_ray.config.grid import GridSettings
-from ace_ray.grid.scenarios.environment import make_env
-from ace_ray.refine.trajectory_cache import Trail, Trails, fingerprint
+from ace_ray.refine.trajectory_cache import Trail, Trails
 
 pytestmark = pytest.mark.unit
-
-
-@pytest.mark.parametrize("name", ["l2rpn_case14_sandbox", "l2rpn_idf_2023"])
-def test_a_copy_has_the_same_fingerprint_and_another_state_another_one(name):
-    """Without an opponent, and with one that keeps an opponent of its own for each area."""
-    env = make_env(GridSettings(env=name, data="shipped"))
-    obs = env.reset(seed=0)
-    copied = env.copy()
-    assert fingerprint(env, obs) == fingerprint(copied, copied.get_obs())
-    nothing, line = env.action_space(), env.action_space({"set_line_status": [(2, -1)]})
-    after, elsewhere = env.step(nothing)[0], copied.step(line)[0]
-    assert fingerprint(env, after) != fingerprint(copied, elsewhere)
-    env.close()
-
-
-def test_the_opponents_random_state_is_part_of_a_state(env, scenario):
-    obs = env.reset(seed=0)
-    before = fingerprint(env, obs)
-    env._opponent.space_prng.rand()
-    assert fingerprint(env, obs) != before
 
 
 def test_a_future_is_known_when_it_goes_on_long_enough_or_ends_black():

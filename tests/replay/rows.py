@@ -5,8 +5,8 @@ import numpy as np
 from ace_ray.config.learning import MixingSettings, ReplaySettings
 from ace_ray.config.refine import CriticSettings, RefineSettings
 from ace_ray.config.run import RunSettings
+from ace_ray.domain import Snapshot
 from ace_ray.grid.scenarios.scenario import Scenario
-from ace_ray.grid.scenarios.snapshot import Snapshot
 from ace_ray.replay.pending import PendingRefinement
 from ace_ray.replay.shards import LogIdentity
 from ace_ray.schema import States, StateShape

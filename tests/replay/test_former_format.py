@@ -12,6 +12,7 @@ import pytest
 from ace_ray.config.errors import ShardError
 from ace_ray.config.run import RunSettings
 from ace_ray.finetune.dataset import Said, read_lessons
+from ace_ray.grid.domain import GridDomain
 from ace_ray.replay import records
 from ace_ray.replay.compaction import compact
 from ace_ray.replay.core import ReplayCore
@@ -36,7 +37,7 @@ def folder(tmp_path):
 
 
 def resumed(folder):
-    return ReplayCore(folder, SETTINGS, ShardLog(folder).identity)
+    return ReplayCore(folder, SETTINGS, ShardLog(folder).identity, GridDomain())
 
 
 def digest(array):

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from ace_ray.config.errors import ShardError
+from ace_ray.grid.domain import GridDomain
 from ace_ray.replay.core import ReplayCore
 from ace_ray.replay.inspect import show, summary, verify
 from ace_ray.replay.pending import RefinementResult
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.unit
 @pytest.fixture
 def folder(tmp_path):
     """A log with an episode, one accepted and one unsalvageable refinement, one pending, and an edit."""
-    replay = ReplayCore(tmp_path, settings(), IDENTITY)
+    replay = ReplayCore(tmp_path, settings(), IDENTITY, GridDomain())
     replay.reserve(6)
     replay.store(chain_states(0, 6), chain(0, 6))
     items = [pending(replay.reserve(1), distance=d, parent=5 - d) for d in range(3)]
@@ -58,7 +59,7 @@ def test_a_whole_log_verifies_and_a_torn_one_names_the_shard(folder):
 
 
 def test_references_to_what_is_not_there_are_found(folder):
-    replay = ReplayCore(folder, settings(), IDENTITY)
+    replay = ReplayCore(folder, settings(), IDENTITY, GridDomain())
     replay.log.append("edit", [{"transition_id": 77, "delta": 0.2}])
     replay.seal()
     whole, lines = verify(folder)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from ace_ray.config.errors import ConfigError
+from ace_ray.grid.domain import GridDomain
 from ace_ray.replay.core import ReplayCore
 from ace_ray.replay.pending import PendingQueue, RefinementResult
 from tests.replay.rows import IDENTITY, chain, chain_states, pending, settings, states
@@ -10,7 +11,7 @@ pytestmark = pytest.mark.unit
 
 
 def core(folder, **replay):
-    return ReplayCore(folder, settings(**replay), IDENTITY, clock=lambda: 100.0)
+    return ReplayCore(folder, settings(**replay), IDENTITY, GridDomain(), clock=lambda: 100.0)
 
 
 def store(replay, n=6, pushed=(), episode="e"):

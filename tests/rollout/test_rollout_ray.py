@@ -11,6 +11,7 @@ import ray
 from ace_ray.coevolution.algorithm import ACE
 from ace_ray.coevolution.config import ACEConfig, Grid
 from ace_ray.config.run import RunSettings
+from ace_ray.grid.domain import GridDomain
 from ace_ray.refine.processes import Refiners
 from ace_ray.replay.actor import start_replay
 from ace_ray.rollout.runner import RolloutRunner
@@ -52,7 +53,7 @@ def wait_for(condition, seconds):
 
 
 def test_a_replay_actor_that_is_killed_comes_back_with_what_was_sealed(cluster, settings, tmp_path):
-    replay = start_replay(tmp_path, settings, IDENTITY)
+    replay = start_replay(tmp_path, settings, IDENTITY, GridDomain())
     first = ray.get(replay.reserve.remote(6))
     ray.get(replay.store.remote(chain_states(first, 6), chain(first, 6)))
     ray.get(replay.seal.remote())
@@ -74,7 +75,7 @@ def test_a_replay_actor_that_is_killed_comes_back_with_what_was_sealed(cluster, 
 
 
 def test_a_refiner_process_works_the_queue_off_and_stops_when_told(cluster, settings, grid, env, engine, tmp_path):
-    replay = start_replay(tmp_path, settings, grid.identity)
+    replay = start_replay(tmp_path, settings, grid.identity, GridDomain())
     _, states, rows, pending, _ = next(blackouts(env, engine, settings.grid, lookback=6))
     stored = States.concat(list(states.values()))
     items = [item for item in pending if item.chain == rows[0]["episode"]]
@@ -96,7 +97,7 @@ def test_a_refiner_process_works_the_queue_off_and_stops_when_told(cluster, sett
 
 
 def test_a_runner_collects_with_the_weights_that_it_is_given(cluster, settings, grid, tmp_path):
-    replay = start_replay(tmp_path, settings, grid.identity)
+    replay = start_replay(tmp_path, settings, grid.identity, GridDomain())
     config = ACEConfig.from_settings(ACE, settings, grid=grid, replay=replay, runner=RolloutRunner, folder=tmp_path)
     runner = ray.remote(num_cpus=1)(RolloutRunner).remote(config=config, worker_index=1)
     report = ray.get(runner.sample.remote(), timeout=150)

@@ -7,6 +7,7 @@ import pytest
 
 from ace_ray.config.run import RunSettings
 from ace_ray.grid.decision_env import DecisionEnv
+from ace_ray.grid.domain import GridDomain
 from ace_ray.grid.scenarios.scenario import Scenario
 from ace_ray.replay import records
 from ace_ray.replay.episodes import snapshots_of
@@ -101,7 +102,7 @@ def test_a_blackout_leaves_its_last_decisions_to_think_over_and_the_log_leads_ba
     mine = [item for item in pending if item.chain == rows[0]["episode"]]
     assert [item.distance for item in mine] == [0, 1, 2] and {item.reason for item in mine} == {"lookback"}
     assert len({item.priority for item in mine}) == 1
-    for item, row, snapshot in zip(mine, rows[::-1], snapshots_of(rows, last=3), strict=False):
+    for item, row, snapshot in zip(mine, rows[::-1], snapshots_of(rows, 3, GridDomain()), strict=False):
         assert item.parent_id == row["id"] and item.played == row["catalogue_id"] and item.reward == row["reward"]
         assert item.snapshot.key() == snapshot.key()
 
@@ -118,12 +119,12 @@ def test_the_end_of_a_scenario_is_no_blackout_and_its_last_state_is_kept_for_the
 
 def test_hard_starts_begin_at_the_given_decision(env, engine, grid_settings, blackout):
     _, _, rows, _, _ = blackout
-    start = snapshots_of(rows, last=3)[-1]
+    start = snapshots_of(rows, 3, GridDomain())[-1]
     options = {"rollout": {"hard_starts": 1.0}}
     worker = make(env, engine, grid_settings, DEADLY, random_slots(), lambda: start, **options)
     _, again, _, episode = collect_episode(worker)
     assert again[0]["step"] == start.step == rows[-3]["step"] and episode["hard_start"]
-    assert snapshots_of(again, last=len(again))[-1].key() == start.key()
+    assert snapshots_of(again, len(again), GridDomain())[-1].key() == start.key()
 
 
 def test_the_papers_trigger_asks_about_low_rewards_only(env, engine, grid_settings):

@@ -50,6 +50,11 @@ class Scenario:
         return "|".join(parts)
 
     @property
+    def group(self) -> str:
+        """The chronic: episodes that share one are not independent draws."""
+        return self.chronic
+
+    @property
     def varied(self) -> bool:
         """Whether something is added to the chronic."""
         return self.maintenance > 0 or self.perturbation > 0

@@ -33,8 +33,7 @@ from ace_ray.grid.scenarios.environment import make_env
 from ace_ray.grid.scenarios.scenario import Scenario
 from ace_ray.grid.scenarios.scenario_sets import parse
 from ace_ray.language.actor import Actor
-from ace_ray.language.describe import facts_of
-from ace_ray.refine.comparator import Comparator
+from ace_ray.refine.builder import domain_of, make_comparator
 from ace_ray.refine.proposers import LanguageProposer
 from ace_ray.refine.refiner import Refiner
 from ace_ray.replay.pending import PendingRefinement
@@ -273,23 +272,25 @@ def _refine(settings: RunSettings, latency: Latency, switch: _Switch, tell: Conn
     """The refiner's process: works through the shipped decisions, again and again, until told to end."""
     env = make_env(settings.grid)
     engine = DecisionEngine(env, settings.grid)
-    facts = facts_of(env, engine.security.lines, settings.grid)
+    domain = domain_of(settings.grid)
     pending = [
         PendingRefinement(number, -1, seed.snapshot, seed.played, "seed", distance=seed.distance)
-        for number, seed in enumerate(read_seeds(settings.grid, engine.catalogue.hash))
+        for number, seed in enumerate(read_seeds(settings.grid, engine.catalogue.hash, domain))
     ]
     client = _client(settings, latency, switch)
     try:
-        proposer = LanguageProposer(client, Actor(engine, facts, settings.language), settings.language)
+        proposer = LanguageProposer(client, Actor.of(env, engine, settings.language), settings.language)
         did = {"questions": 0, "outcomes": 0}
         _counted(proposer, "propose", did, "questions")
         ids, begun = itertools.count(), _cpu_s()
         switch.rest_at_signal()
         while not switch.over():
             # Each pass has a comparator of its own: one remembers what it has replayed.
-            comparator = Comparator(env, engine, settings.grid)
+            comparator = make_comparator(env, engine)
             _counted(comparator, "outcome", did, "outcomes")
-            refiner = Refiner(comparator, proposer, settings, reserve=lambda n: next(ids) * n, stopped=switch.over)
+            refiner = Refiner(
+                domain, comparator, proposer, settings, reserve=lambda n: next(ids) * n, stopped=switch.over
+            )
             for item in pending:
                 for _ in refiner.refine([item]):
                     pass

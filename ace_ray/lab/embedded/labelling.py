@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 from ace_ray.config.errors import DataError, GridMismatchError
 from ace_ray.config.grid import GridSettings
+from ace_ray.domain import Snapshot
 from ace_ray.finetune.held_out import MODEL_META, other_decisions, read_parquet
 from ace_ray.grid.fingerprint import same
-from ace_ray.grid.scenarios.snapshot import Snapshot
+from ace_ray.grid.scenarios.scenario import Scenario
 from ace_ray.lab.embedded import label_worker
 from ace_ray.lab.embedded.decision_files import FILES, Tally, scenario_of, write_decisions
 from ace_ray.lab.embedded.label_files import META, read_meta, read_rows, write_rows
@@ -256,5 +257,5 @@ def _label(out: str, split: str, index: int) -> list[dict[str, Any]]:
 def _replay(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """In a worker process: replays the decisions of one episode anew."""
     labeller = label_worker.labeller()
-    labeller.comparator.hold(Snapshot.from_json(row["snapshot"]) for row in rows)
+    labeller.comparator.hold(Snapshot.from_json(row["snapshot"], Scenario) for row in rows)
     return [labeller.replayed(row) for row in rows]

@@ -21,19 +21,17 @@ import numpy as np
 from ace_ray.agents.greedy import greedy_slot
 from ace_ray.config.grid import GridSettings
 from ace_ray.config.refine import CriticSettings, LanguageSettings
-from ace_ray.domain import Outcome, best, pivotal, salvageable
+from ace_ray.domain import Outcome, Snapshot, best, pivotal, salvageable
 from ace_ray.finetune.held_out import outcome_columns, outcomes_of
 from ace_ray.grid.decision_env import DecisionEnv
-from ace_ray.grid.engine import Decision, DecisionEngine
+from ace_ray.grid.engine import Decision
 from ace_ray.grid.fingerprint import behaviour
 from ace_ray.grid.scenarios.environment import make_env
 from ace_ray.grid.scenarios.scenario import Scenario
 from ace_ray.grid.scenarios.scenario_sets import parse, training_scenarios
-from ace_ray.grid.scenarios.snapshot import Snapshot
-from ace_ray.language.actor import Actor
 from ace_ray.language.critic import EpisodeStep, critic_system
-from ace_ray.language.describe import action_text, facts_of, when_text
-from ace_ray.refine.comparator import Comparator
+from ace_ray.language.describe import action_text, when_text
+from ace_ray.refine.builder import Workbench
 
 _SPACING = 25
 SPLITS = ("train", "validation", "test")
@@ -116,12 +114,9 @@ class Labeller:
     def __init__(self, plan: LabelPlan) -> None:
         self.plan = plan
         settings = plan.grid
-        env = make_env(settings)
-        self.engine = DecisionEngine(env, settings)
-        self.play = DecisionEnv(env, self.engine, settings)
-        self.comparator = Comparator(make_env(settings), self.engine, settings)
-        facts = facts_of(env, self.engine.security.lines, settings)
-        self.actor = Actor(self.engine, facts, LanguageSettings(danger=True))
+        bench = Workbench(settings, LanguageSettings(danger=True))
+        self.engine, self.comparator, self.actor = bench.engine, bench.comparator, bench.actor
+        self.play = DecisionEnv(make_env(settings), self.engine, settings)
 
     def meta(self) -> dict[str, Any]:
         """What the label folder's meta.json says."""
@@ -159,15 +154,15 @@ class Labeller:
 
     def replayed(self, row: dict[str, Any]) -> dict[str, Any]:
         """A label row as the present engine labels its decision; the distance stays, as the episode is not played."""
-        snapshot, played = Snapshot.from_json(row["snapshot"]), _played(row)
-        decision = self.comparator.decision(snapshot)
-        if played not in decision.ids:  # it had a slot when it was played: the prompt shows its predicted effect
-            decision = self.engine.decide(self.comparator.observation(snapshot), proposals=[played])
+        snapshot, played = Snapshot.from_json(row["snapshot"], Scenario), _played(row)
+        # The played action had a slot when it was played: the prompt shows its predicted effect.
+        missing = [] if played in self.comparator.decision(snapshot).ids else [played]
+        decision = self.engine.decide(self.comparator.observation(snapshot), proposals=missing)
         return self._compared(row["split"], Choice(snapshot, decision, played), row["distance"])
 
     def described(self, row: dict[str, Any]) -> dict[str, Any]:
         """A label row with its case and prompt as they are written now; what the replays showed stays."""
-        snapshot = Snapshot.from_json(row["snapshot"])
+        snapshot = Snapshot.from_json(row["snapshot"], Scenario)
         obs, played = self.comparator.observation(snapshot), _played(row)
         decision = self.engine.decide(obs, proposals=[played])
         return {**row, **self._texts(obs, decision, played, outcomes_of(row).get(played))}

@@ -14,8 +14,8 @@ import numpy as np
 
 from ace_ray.agents.greedy import greedy_slot
 from ace_ray.config.refine import CriticSettings
+from ace_ray.domain import Snapshot
 from ace_ray.grid.engine import Decision
-from ace_ray.grid.scenarios.snapshot import Snapshot
 from ace_ray.lab.embedded.critic_examples import LabelledEpisode
 from ace_ray.lab.embedded.labels import Labeller, Visit, episode_steps
 from ace_ray.lab.exam.exam import ExamState

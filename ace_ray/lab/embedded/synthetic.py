@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from ace_ray.finetune.examples import Example, LabelledCase, random_date
+from ace_ray.grid.loading import COLLAPSE
 from ace_ray.language.view import (
-    COLLAPSE,
     CandidateView,
     CaseView,
     DeadLineView,

@@ -33,20 +33,17 @@ from ace_ray.config.grid import GridSettings
 from ace_ray.config.paths import runs_root
 from ace_ray.config.refine import LanguageSettings
 from ace_ray.config.run import RunSettings
-from ace_ray.domain import Outcome, best, survival_regret
+from ace_ray.domain import Decision, Outcome, Snapshot, best, survival_regret
 from ace_ray.finetune.held_out import outcomes_of
-from ace_ray.grid.engine import Decision, DecisionEngine
-from ace_ray.grid.scenarios.environment import make_env
-from ace_ray.grid.scenarios.snapshot import Snapshot
+from ace_ray.grid.scenarios.scenario import Scenario
 from ace_ray.lab.embedded.label_files import read_meta, read_rows
 from ace_ray.lab.embedded.labelling import generate
 from ace_ray.lab.embedded.labels import LabelPlan
 from ace_ray.language.actor import Actor
-from ace_ray.language.describe import facts_of
 from ace_ray.language.prompts import AttemptView, what_is_left
 from ace_ray.language.view import CaseView
-from ace_ray.refine.case import Attempt, Case, Proposal
-from ace_ray.refine.comparator import Comparator
+from ace_ray.refine.builder import Workbench
+from ace_ray.refine.case import Attempt, Case, Proposal, Words
 from ace_ray.refine.proposers import LanguageProposer, next_by_score
 from ace_ray.refine.rounds import fault, judge, make_case
 from llm_service.adapters import AdapterRef
@@ -118,7 +115,7 @@ def states_of(rows: Sequence[Mapping[str, Any]]) -> list[ExamState]:
                 ExamState(
                     row["key"],
                     row["kind"],
-                    Snapshot.from_json(row["snapshot"]),
+                    Snapshot.from_json(row["snapshot"], Scenario),
                     int(json.loads(row["played"])["id"]),
                     outcomes_of(row),
                     bool(row["pivotal"]),
@@ -139,15 +136,11 @@ class Exam:
     """
 
     def __init__(self, settings: RunSettings, folder: Path) -> None:
-        grid = settings.grid
-        env = make_env(grid)
-        engine = DecisionEngine(env, grid)
         self.settings = settings
-        self.comparator = Comparator(make_env(grid), engine, grid, keep=_CHUNK)
-        facts = facts_of(env, engine.security.lines, grid)
-        self.actor = Actor(engine, facts, settings.language)
+        bench = Workbench(settings.grid, settings.language, keep=_CHUNK)
+        self.comparator, self.actor = bench.comparator, bench.actor
         # the baseline reads our prompt's last line, whatever the model is shown
-        self._reader = Actor(engine, facts, LanguageSettings(prompt="ace", danger=True))
+        self._reader: Words = Actor(bench.engine, bench.actor.facts, LanguageSettings(prompt="ace", danger=True))
         made, context = read_meta(folder)["context"], self.comparator.context()
         if made != context:
             raise GridMismatchError(
@@ -257,7 +250,7 @@ class Exam:
         for id in order[: self.settings.refine.rounds]:
             outcome = self.comparator.outcome(state.snapshot, id)
             verdict = self.comparator.verdict(outcome, state.outcomes[state.played])
-            attempts.append(Attempt(id, outcome, verdict))  # type: ignore[arg-type]
+            attempts.append(Attempt(id, outcome, verdict))
             if verdict == "better":
                 break
         return attempts

@@ -7,7 +7,7 @@ import pytest
 from ace_ray.config.grid import CandidateSettings, CompareSettings, GridSettings
 from ace_ray.config.refine import LanguageSettings, RefineSettings
 from ace_ray.config.run import RunSettings
-from ace_ray.refine.ask import Question
+from ace_ray.lab.exam.ask import Question
 from llm_service.fake import FakeClient
 
 pytestmark = pytest.mark.unit

@@ -10,17 +10,13 @@ import numpy as np
 
 from ace_ray.config.errors import DataError
 from ace_ray.config.run import RunSettings
-from ace_ray.domain import Outcome
+from ace_ray.domain import Outcome, Snapshot, salvageable
 from ace_ray.grid.decision_env import DecisionEnv
-from ace_ray.grid.engine import DecisionEngine
 from ace_ray.grid.scenarios.environment import make_env
 from ace_ray.grid.scenarios.scenario_sets import parse
-from ace_ray.grid.scenarios.snapshot import Snapshot
-from ace_ray.language.actor import Actor
-from ace_ray.language.describe import action_text, facts_of
 from ace_ray.language.prompts import outcome_text
-from ace_ray.refine.case import Attempt, Proposal
-from ace_ray.refine.comparator import Comparator
+from ace_ray.refine.builder import Workbench
+from ace_ray.refine.case import Attempt, Proposal, Words
 from ace_ray.refine.proposers import LanguageProposer
 from ace_ray.refine.rounds import make_case, think
 from llm_service.adapters import AdapterRef
@@ -57,13 +53,11 @@ class Question:
 
     def __init__(self, settings: RunSettings, scenario: str, step: int | None) -> None:
         grid = settings.grid
-        env = make_env(grid)
         self.settings = settings
-        self.engine = DecisionEngine(env, grid)
-        self.comparator = Comparator(make_env(grid), self.engine, grid)
-        facts = facts_of(env, self.engine.security.lines, grid)
-        self.actor = Actor(self.engine, facts, settings.language)
-        decisions, blackout = self._decisions(DecisionEnv(env, self.engine, grid), scenario, step)
+        bench = Workbench(grid, settings.language)
+        self.comparator = bench.comparator
+        self.words: Words = bench.actor
+        decisions, blackout = self._decisions(DecisionEnv(make_env(grid), bench.engine, grid), scenario, step)
         self.snapshot, self.played = decisions[0]
         if step is None and blackout:
             self.snapshot, self.played = self._salvageable(decisions[-settings.refine.lookback :])
@@ -90,7 +84,7 @@ class Question:
         self.comparator.hold([snapshot for snapshot, _ in decisions])
         for snapshot, played in reversed(decisions):
             compared = self.comparator.compared_set(self.comparator.decision(snapshot), played)
-            if self.comparator.salvageable(self.comparator.outcomes(snapshot, compared), played):
+            if salvageable(self.comparator.outcomes(snapshot, compared), played):
                 return snapshot, played
         return decisions[0]
 
@@ -98,11 +92,11 @@ class Question:
         """Ask at temperature 0, at most `refine.rounds` rounds; `say` gets the texts as they come."""
         outcome = self.comparator.outcome(self.snapshot, self.played)
         case = make_case(self.comparator, self.snapshot, self.played, {self.played: outcome})
-        view = self.actor.case(case.obs, case.decision, self.played, outcome)
-        for message in self.actor.messages(view, case.obs, case.decision):
+        view = self.words.case(case.obs, case.decision, self.played, outcome)
+        for message in self.words.messages(view, case.obs, case.decision):
             say(f"[{message['role']}]\n{message['content']}\n")
         language = self.settings.language.model_copy(update={"temperature": 0.0})
-        proposer = LanguageProposer(client, self.actor, language, adapter=adapter, priority=Priority.EVALUATION)
+        proposer = LanguageProposer(client, self.words, language, adapter=adapter, priority=Priority.EVALUATION)
         numbers = itertools.count(1)
         rounds = think(
             self.comparator,
@@ -119,6 +113,6 @@ class Question:
         ended = attempt.outcome
         if ended is None or attempt.id is None:
             return "\n".join([*lines, f"-> {attempt.error}", ""])
-        text = action_text(self.engine.catalogue, attempt.id, self.comparator.observation(self.snapshot))
+        text = self.words.action_text(attempt.id, self.comparator.observation(self.snapshot))
         horizon = self.settings.grid.compare.horizon
         return "\n".join([*lines, f"-> {text}", f"-> replayed: {outcome_text(ended, horizon)}: {attempt.verdict}", ""])

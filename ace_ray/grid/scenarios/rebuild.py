@@ -1,4 +1,4 @@
-"""Environments near decisions, without replaying a whole scenario for each of them."""
+"""From snapshots back to environments: one by replaying its scenario, many without replaying it for each of them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,38 @@ from dataclasses import dataclass
 from typing import Any
 
 from ace_ray.config.errors import GridMismatchError
+from ace_ray.domain import ActionLog, Snapshot
 from ace_ray.grid.physics.catalogue import Catalogue
-from ace_ray.grid.scenarios.scenario import reset_to
-from ace_ray.grid.scenarios.snapshot import ActionLog, Snapshot
+from ace_ray.grid.scenarios.scenario import Scenario, reset_to
+
+GridSnapshot = Snapshot[Scenario]
+
+
+def rebuild(env: Any, catalogue: Catalogue, snapshot: GridSnapshot) -> Any:
+    """Resets `env` and replays the snapshot; returns the observation of its step.
+
+    Raises:
+        GridMismatchError: the episode ends before the step, so the log was made on another grid or data set.
+    """
+    return play_log(env, reset_to(env, snapshot.scenario), catalogue, snapshot, 0)
+
+
+def play_log(env: Any, obs: Any, catalogue: Catalogue, snapshot: GridSnapshot, start: int) -> Any:
+    """Plays the log from step `start`, where `env` stands with `obs`, to the snapshot; returns the observation there.
+
+    Raises:
+        GridMismatchError: see `rebuild`.
+    """
+    played, nothing = dict(snapshot.log), env.action_space()
+    for step in range(start, snapshot.step):
+        ids = played.get(step)
+        obs, _, done, info = env.step(catalogue.action(ids, obs) if ids else nothing)
+        if done and step + 1 < snapshot.step:
+            raise GridMismatchError(
+                f"snapshot {snapshot.key()} ends at step {step + 1}, before its own step ({info['exception']})",
+                "rebuild it with the environment, data set and version that it was made with",
+            )
+    return obs
 
 
 @dataclass
@@ -19,9 +48,9 @@ class _Place:
 
     env: Any
     obs: Any
-    snapshot: Snapshot
+    snapshot: GridSnapshot
 
-    def leads_to(self, snapshot: Snapshot) -> bool:
+    def leads_to(self, snapshot: GridSnapshot) -> bool:
         """True when playing on along the log of `snapshot` ends there."""
         here = self.snapshot
         return (
@@ -58,14 +87,14 @@ class Rebuilder:
         self._kept: OrderedDict[str, _Place] = OrderedDict()
         self._main: _Place | None = None
 
-    def hold(self, snapshots: Iterable[Snapshot]) -> None:
+    def hold(self, snapshots: Iterable[GridSnapshot]) -> None:
         """Keeps a copy of the environment at each snapshot; those on one log cost one replay together."""
         wanted = sorted(snapshots, key=lambda s: (s.scenario, s.step))
         self._held = len(wanted)
         for snapshot in wanted:
             self._place(snapshot)
 
-    def copy(self, snapshot: Snapshot) -> tuple[Any, Any]:
+    def copy(self, snapshot: GridSnapshot) -> tuple[Any, Any]:
         """A fresh copy of the environment at the snapshot, with its observation; the caller may step it.
 
         Raises:
@@ -74,11 +103,11 @@ class Rebuilder:
         copied = self._place(snapshot).env.copy()
         return copied, copied.get_obs()
 
-    def observation(self, snapshot: Snapshot) -> Any:
+    def observation(self, snapshot: GridSnapshot) -> Any:
         """The observation at the snapshot; `simulate` works on it."""
         return self._place(snapshot).obs
 
-    def _place(self, snapshot: Snapshot) -> _Place:
+    def _place(self, snapshot: GridSnapshot) -> _Place:
         key = snapshot.key()
         if key in self._kept:
             self._kept.move_to_end(key)
@@ -103,17 +132,8 @@ class Rebuilder:
             self._kept.popitem(last=False)[1].env.close()
         return place
 
-    def _advance(self, place: _Place, snapshot: Snapshot) -> _Place:
+    def _advance(self, place: _Place, snapshot: GridSnapshot) -> _Place:
         """Plays the log from `place` to the snapshot; the environment of `place` is stepped."""
-        played = dict(snapshot.log)
-        obs, nothing = place.obs, place.env.action_space()
-        for step in range(place.snapshot.step, snapshot.step):
-            ids = played.get(step)
-            obs, _, done, info = place.env.step(self.catalogue.action(ids, obs) if ids else nothing)
-            self.replayed += 1
-            if done and step + 1 < snapshot.step:
-                raise GridMismatchError(
-                    f"snapshot {snapshot.key()} ends at step {step + 1}, before its own step ({info['exception']})",
-                    "rebuild it with the environment, data set and version that it was made with",
-                )
+        obs = play_log(place.env, place.obs, self.catalogue, snapshot, place.snapshot.step)
+        self.replayed += snapshot.step - place.snapshot.step
         return _Place(place.env, obs, snapshot)
