@@ -9,6 +9,7 @@ from typing import Any
 from grid2op.Agent import BaseAgent
 
 from ace_ray.grid.engine import Decision, DecisionEngine
+from ace_ray.grid.observation import GridObservation
 
 
 class OwnAgent(BaseAgent):
@@ -33,7 +34,7 @@ class OwnAgent(BaseAgent):
         self.decisions = 0
         self.last_ids: tuple[int, ...] = ()
 
-    def reset(self, obs: Any) -> None:
+    def reset(self, obs: GridObservation) -> None:
         """Forgets the episode; Grid2Op calls it with the first observation."""
         self._forget()
 
@@ -52,15 +53,15 @@ class RuleAgent(OwnAgent):
         self.last_slot = 0
 
     @abstractmethod
-    def choose(self, decision: Decision, observation: Any) -> int:
+    def choose(self, decision: Decision, observation: GridObservation) -> int:
         """Returns the slot to play, a legal one (`decision.mask`)."""
 
-    def decide(self, observation: Any) -> tuple[Decision, int]:
+    def decide(self, observation: GridObservation) -> tuple[Decision, int]:
         """The decision of a critical state, and the slot to play."""
         decision = self.engine.decide(observation)
         return decision, int(self.choose(decision, observation))
 
-    def act(self, observation: Any, reward: float, done: bool = False) -> Any:
+    def act(self, observation: GridObservation, reward: float, done: bool = False) -> Any:
         """Returns the Grid2Op action for this observation."""
         started = time.perf_counter()
         if self.engine.critical(observation) is None:

@@ -10,6 +10,7 @@ from ace_ray import domain
 from ace_ray.agents.base import RuleAgent
 from ace_ray.grid.engine import Decision, DecisionEngine
 from ace_ray.grid.forecast import simulate
+from ace_ray.grid.observation import GridObservation
 
 CHECKED = 20  # slots that are simulated
 
@@ -19,7 +20,7 @@ def greedy_slot(decision: domain.Decision) -> int:
     return int(np.argmax(np.where(decision.mask, decision.score, -np.inf)))
 
 
-def recheck(engine: DecisionEngine, decision: Decision, observation: Any, preference: np.ndarray) -> int:
+def recheck(engine: DecisionEngine, decision: Decision, observation: GridObservation, preference: np.ndarray) -> int:
     """Returns the slot that stands the check best.
 
     `simulate` plays the action against the forecast of the next step, which the AC check of the slots (made for the
@@ -49,7 +50,7 @@ def recheck(engine: DecisionEngine, decision: Decision, observation: Any, prefer
 class Greedy(RuleAgent):
     """Plays the legal slot of highest score."""
 
-    def choose(self, decision: Decision, observation: Any) -> int:
+    def choose(self, decision: Decision, observation: GridObservation) -> int:
         """See `greedy_slot`."""
         return greedy_slot(decision)
 
@@ -57,7 +58,7 @@ class Greedy(RuleAgent):
 class GreedyChecked(RuleAgent):
     """Plays the best of the 20 slots of highest score after one `simulate` of each."""
 
-    def choose(self, decision: Decision, observation: Any) -> int:
+    def choose(self, decision: Decision, observation: GridObservation) -> int:
         """See `recheck`."""
         return recheck(self.engine, decision, observation, decision.score)
 
@@ -65,11 +66,11 @@ class GreedyChecked(RuleAgent):
 class DoNothing(RuleAgent):
     """Never acts. It has no critical decisions."""
 
-    def choose(self, decision: Decision, observation: Any) -> int:
+    def choose(self, decision: Decision, observation: GridObservation) -> int:
         """Slot 0 is do-nothing."""
         return 0
 
-    def act(self, observation: Any, reward: float, done: bool = False) -> Any:
+    def act(self, observation: GridObservation, reward: float, done: bool = False) -> Any:
         """Returns the empty action."""
         return self.action_space({})
 
@@ -77,7 +78,7 @@ class DoNothing(RuleAgent):
 class Reconnect(DoNothing):
     """Reconnects a line whenever the rule allows it (`simulate` says that it is safe) and does nothing else."""
 
-    def act(self, observation: Any, reward: float, done: bool = False) -> Any:
+    def act(self, observation: GridObservation, reward: float, done: bool = False) -> Any:
         """Returns the reconnection that lowers max rho most, or the empty action."""
         line = self.engine.rules.reconnection(observation)
         self.last_ids = () if line is None else (int(line),)

@@ -12,6 +12,7 @@ from ace_ray.agents.base import RuleAgent
 from ace_ray.config.grid import GridSettings
 from ace_ray.config.refine import LanguageSettings
 from ace_ray.grid.engine import Decision, DecisionEngine
+from ace_ray.grid.observation import GridObservation
 from ace_ray.language.actor import Actor
 from ace_ray.language.ask import ask_model
 from llm_service.protocol import LLM, Priority
@@ -38,7 +39,7 @@ class LanguageAgent(RuleAgent):
         self._language = language
         self._actor = Actor.of(env, self.engine, language)
 
-    def decide(self, observation: Any) -> tuple[Decision, int]:
+    def decide(self, observation: GridObservation) -> tuple[Decision, int]:
         """The decision, with a slot for the proposal whether or not the engine offered it one."""
         decision = self.engine.decide(observation)
         self.asked += 1
@@ -49,12 +50,12 @@ class LanguageAgent(RuleAgent):
         self.unusable += slot is None
         return decision, slot or 0
 
-    def choose(self, decision: Decision, observation: Any) -> int:
+    def choose(self, decision: Decision, observation: GridObservation) -> int:
         """The slot of the proposal among those of a given decision; do-nothing where it has none."""
         id = self._proposal(observation, decision)
         return (None if id is None else decision.legal_slot(id)) or 0
 
-    def _proposal(self, observation: Any, decision: Decision) -> int | None:
+    def _proposal(self, observation: GridObservation, decision: Decision) -> int | None:
         case = self._actor.case(observation, decision)
         answer = ask_model(
             self._client,

@@ -9,6 +9,7 @@ from typing import Any, Self
 from ace_ray.agents.base import RuleAgent
 from ace_ray.agents.greedy import recheck
 from ace_ray.grid.engine import Decision, DecisionEngine
+from ace_ray.grid.observation import GridObservation
 from ace_ray.policy import checkpoint
 from ace_ray.policy.inference import SlotPolicy
 
@@ -39,7 +40,7 @@ class PolicyAgent(RuleAgent):
         engine.set_memory(card.memory)
         return cls(action_space, engine, SlotPolicy(network))
 
-    def choose(self, decision: Decision, observation: Any) -> int:
+    def choose(self, decision: Decision, observation: GridObservation) -> int:
         """The first of the slots of highest logit."""
         return self.policy.best(decision)
 
@@ -47,6 +48,6 @@ class PolicyAgent(RuleAgent):
 class PolicyChecked(PolicyAgent):
     """Plays the best of the policy's 20 most probable slots after one `simulate` of each."""
 
-    def choose(self, decision: Decision, observation: Any) -> int:
+    def choose(self, decision: Decision, observation: GridObservation) -> int:
         """See `ace_ray.agents.greedy.recheck`."""
         return recheck(self.engine, decision, observation, self.policy.logits(decision))

@@ -5,12 +5,12 @@ Deterministic but for the exploratory slots, which are drawn only when a generat
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ace_ray.config.grid import CandidateSettings, CriticalSettings
+from ace_ray.grid.observation import GridObservation
 from ace_ray.grid.physics.catalogue import LINE, NOOP, Catalogue
 from ace_ray.grid.physics.kernels import CERTAIN, ISLAND
 from ace_ray.grid.physics.linear import Linearisation
@@ -105,7 +105,7 @@ class Candidates:
         self,
         lin: Linearisation,
         tan: Tangent | None,
-        obs: Any,
+        obs: GridObservation,
         reconnected: Sequence[int],
         overloaded: bool,
         memory: Sequence[int],
@@ -137,7 +137,7 @@ class Candidates:
         self,
         lin: Linearisation,
         tan: Tangent | None,
-        obs: Any,
+        obs: GridObservation,
         reconnected: Sequence[int],
         overloaded: bool,
         most: int = 0,
@@ -171,7 +171,9 @@ class Candidates:
         order = np.lexsort((ids, rho))
         return ids[order].astype(np.int64), rho[order]
 
-    def _ranked_switches(self, lin: Linearisation, obs: Any, overloaded: bool) -> tuple[IntArray, FloatArray]:
+    def _ranked_switches(
+        self, lin: Linearisation, obs: GridObservation, overloaded: bool
+    ) -> tuple[IntArray, FloatArray]:
         """Legal line switches and their linear objective."""
         switches = np.flatnonzero(self.catalogue.kind == LINE)
         switches = switches[self.catalogue.legal(obs, switches)]
@@ -198,7 +200,7 @@ class Candidates:
         outage: FloatArray,
         usable: NDArray[np.bool_],
         overloaded: bool,
-        obs: Any,
+        obs: GridObservation,
         after: IntArray,
     ) -> Evaluation:
         """Scores and order keys of checked actions; after: [n, T] topologies."""

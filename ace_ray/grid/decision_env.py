@@ -13,6 +13,7 @@ import numpy as np
 
 from ace_ray.config.grid import GridSettings
 from ace_ray.grid.engine import Decision, DecisionEngine
+from ace_ray.grid.observation import GridObservation
 from ace_ray.grid.scenarios.episode import is_blackout, is_refused, step_reward
 from ace_ray.grid.scenarios.rebuild import GridSnapshot, rebuild
 from ace_ray.grid.scenarios.scenario import Scenario, episode_length, reset_to
@@ -20,7 +21,7 @@ from ace_ray.grid.scenarios.scenario_sets import parse
 from ace_ray.schema import no_observation, observation, observation_space
 
 
-def state_facts(obs: Any) -> dict[str, Any]:
+def state_facts(obs: GridObservation) -> dict[str, Any]:
     """Columns of a transition record (replay/records.py) that say how loaded the grid was at the decision."""
     rho = np.asarray(obs.rho)
     return {"rho_before": float(rho.max()), "rho_line": int(rho.argmax()), "overloads": int((rho >= 1.0).sum())}
@@ -145,7 +146,7 @@ class DecisionEnv(gymnasium.Env):
         """
         return self.engine.decide(self._grid_obs) if truncated else self._decision
 
-    def enter(self, snapshot: GridSnapshot, obs: Any, decision: Decision, length: int) -> None:
+    def enter(self, snapshot: GridSnapshot, obs: GridObservation, decision: Decision, length: int) -> None:
         """Go on from a snapshot at which `env` stands already, such as a copy that was brought there.
 
         Args:
@@ -221,7 +222,7 @@ class _Segment:
         self.exception: tuple[str, ...] = ()
         self.refused = 0
 
-    def add(self, reward: float, obs: Any, info: dict) -> None:
+    def add(self, reward: float, obs: GridObservation, info: dict) -> None:
         self.reward += self.discount * reward
         self.discount *= self.gamma
         self.rewards.append(reward)

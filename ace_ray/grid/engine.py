@@ -16,6 +16,7 @@ from ace_ray.grid.candidates import MASKED_SCORE, Candidates, Evaluation, Shortl
 from ace_ray.grid.features import context_feature_names, context_features, slot_feature_names, slot_features
 from ace_ray.grid.grid2op_internals import power_grid
 from ace_ray.grid.loading import percent, worst
+from ace_ray.grid.observation import GridObservation
 from ace_ray.grid.opponent import GameRules, Opponent
 from ace_ray.grid.physics.ac_check import AcCheck
 from ace_ray.grid.physics.catalogue import LINE, Catalogue
@@ -80,7 +81,7 @@ class Decision:
 class _Start:
     """What a decision starts from."""
 
-    obs: Any
+    obs: GridObservation
     overloaded: bool
     here: Linearisation  # the present state
     there: Linearisation  # the state that substation moves are played in: with the reconnection that goes along
@@ -130,7 +131,7 @@ class DecisionEngine:
 
     # -- when to decide -----------------------------------------------------------------------------------------------
 
-    def critical(self, obs: Any) -> str | None:
+    def critical(self, obs: GridObservation) -> str | None:
         """'overloaded', 'insecure' or None (nothing to decide), by the predicate of the settings."""
         critical = self.settings.critical
         if critical.predicate != INSECURE and float(obs.rho.max()) >= critical.rho_overloaded:
@@ -139,11 +140,11 @@ class DecisionEngine:
             return None
         return None if self.secure(obs) else INSECURE
 
-    def secure(self, obs: Any) -> bool:
+    def secure(self, obs: GridObservation) -> bool:
         """Whether no credible outage takes any line to `rho_insecure`."""
         return float(self.worst_outage(obs).max(initial=0.0)) < self.settings.critical.rho_insecure
 
-    def worst_outage(self, obs: Any) -> FloatArray:
+    def worst_outage(self, obs: GridObservation) -> FloatArray:
         """[O] worst rho after each credible outage (linear), in the order of `security.lines`."""
         return self.security.worst_now(self.linearise(GridState.from_observation(self.model, obs)))
 
@@ -151,14 +152,16 @@ class DecisionEngine:
         """The linear model around a state; its factors are cached by topology."""
         return self._factors.linearise(state)
 
-    def exact_outage(self, obs: Any, ids: Sequence[int] = (0,)) -> FloatArray:
+    def exact_outage(self, obs: GridObservation, ids: Sequence[int] = (0,)) -> FloatArray:
         """[n, O] worst rho after each action and outage by AC power flow; slow (20 microseconds a pair and more)."""
         self.check.load(obs)
         return self.security.exact(self.check, np.asarray(ids, np.int64))
 
     # -- deciding -----------------------------------------------------------------------------------------------------
 
-    def decide(self, obs: Any, proposals: Sequence[int] = (), rng: np.random.Generator | None = None) -> Decision:
+    def decide(
+        self, obs: GridObservation, proposals: Sequence[int] = (), rng: np.random.Generator | None = None
+    ) -> Decision:
         """Candidates for the observation.
 
         Args:
@@ -181,7 +184,7 @@ class DecisionEngine:
         """Catalogue ids that are played for `id`: a line switch goes alone."""
         return (int(id),) if self.catalogue.kind[id] == LINE else (int(id), *decision.accompany)
 
-    def action(self, ids: Sequence[int], obs: Any) -> Any:
+    def action(self, ids: Sequence[int], obs: GridObservation) -> Any:
         """The Grid2Op action that plays these ids now."""
         return self.catalogue.action(ids, obs)
 
@@ -189,7 +192,7 @@ class DecisionEngine:
         """Replace the proposal memory."""
         self.memory = sorted({int(i) for i in ids if 0 < i < self.catalogue.size})
 
-    def _start(self, obs: Any, proposals: Sequence[int]) -> "_Start":
+    def _start(self, obs: GridObservation, proposals: Sequence[int]) -> "_Start":
         """Loads the observation, and the reconnection that goes along where there is one.
 
         Where the reconnected state has no power flow solution, the state stays and nothing goes along.
@@ -226,7 +229,7 @@ class DecisionEngine:
         found = self.evaluate(ids, start.there, start.obs, start.overloaded, self._lines(start.accompany))
         return found if start.switches is None else found.joined(start.switches)
 
-    def _kind(self, obs: Any) -> str:
+    def _kind(self, obs: GridObservation) -> str:
         critical = self.settings.critical
         if critical.predicate == INSECURE:
             return INSECURE
@@ -234,7 +237,7 @@ class DecisionEngine:
             return OVERLOADED
         return INSECURE
 
-    def accompany(self, obs: Any) -> tuple[int, ...]:
+    def accompany(self, obs: GridObservation) -> tuple[int, ...]:
         """The reconnection that the rules would play, where a substation may be moved in the same step."""
         if not self._line_and_substation:
             return ()
@@ -245,7 +248,7 @@ class DecisionEngine:
         return [int(self.catalogue.line[i]) for i in switches]
 
     def evaluate(
-        self, ids: NDArray, lin: Linearisation, obs: Any, overloaded: bool, reconnected: Sequence[int] = ()
+        self, ids: NDArray, lin: Linearisation, obs: GridObservation, overloaded: bool, reconnected: Sequence[int] = ()
     ) -> Evaluation:
         """Exact flows after each action from the state that the AC check has loaded, linear outages from there.
 

@@ -3,11 +3,10 @@
 Rho is clipped to [0, 5] (5: no power flow solution, or an island), counts are scaled to stay near [0, 1].
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from ace_ray.grid.observation import GridObservation
 from ace_ray.grid.physics.catalogue import LINE, NOOP, SUBSTATION, Catalogue
 from ace_ray.grid.physics.kernels import ISLAND
 from ace_ray.grid.physics.model import FloatArray, GridModel, IntArray
@@ -70,7 +69,12 @@ def context_feature_names(model: GridModel, outages: IntArray) -> list[str]:
 
 
 def context_features(
-    model: GridModel, obs: Any, worst: FloatArray, overloaded: bool, renewable: NDArray[np.bool_], capacity: float
+    model: GridModel,
+    obs: GridObservation,
+    worst: FloatArray,
+    overloaded: bool,
+    renewable: NDArray[np.bool_],
+    capacity: float,
 ) -> NDArray[np.float32]:
     """State features float32 [C].
 

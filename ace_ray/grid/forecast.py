@@ -10,6 +10,7 @@ import numpy as np
 
 from ace_ray.grid import grid2op_internals as internals
 from ace_ray.grid.grid2op_internals import NEXT
+from ace_ray.grid.observation import GridObservation
 from ace_ray.grid.physics.model import FloatArray
 
 
@@ -22,12 +23,12 @@ class Forecast(NamedTuple):
         exceptions: What was reported, an action that is not legal included.
     """
 
-    obs: Any
+    obs: GridObservation
     done: bool
     exceptions: list[Exception]
 
 
-def simulate(obs: Any, action: Any) -> Forecast:
+def simulate(obs: GridObservation, action: Any) -> Forecast:
     """What `obs.simulate(action)` says of the next step, number for number.
 
     The lines are those of Grid2Op's `BaseObservation.simulate` without the copy of the result, and without what lets
@@ -57,14 +58,14 @@ class Injections(NamedTuple):
     gen_p: FloatArray  # [G] MW
 
 
-def foretold(obs: Any) -> Injections:
+def foretold(obs: GridObservation) -> Injections:
     """The forecast for the next step; what is there now where there is none."""
     if not internals.has_forecast(obs):
         return Injections(np.array(obs.load_p), np.array(obs.load_q), np.array(obs.gen_p))
     return Injections(*(np.asarray(values)[NEXT] for values in obs.get_forecast_arrays()[:3]))
 
 
-def foretell(obs: Any, injections: Injections) -> None:
+def foretell(obs: GridObservation, injections: Injections) -> None:
     """From now on `simulate` of this observation takes these injections for those of the next step."""
     if not internals.has_forecast(obs):
         return

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ace_ray.grid import grid2op_internals as internals
+from ace_ray.grid.observation import GridObservation
 from ace_ray.grid.physics.model import FloatArray, IntArray
 from ace_ray.grid.physics.security import attackable_lines
 
@@ -86,7 +87,7 @@ class Opponent:
         usual = dict(zip(order, given, strict=False)) if len(order) == len(given) else {}
         return cls(lines, np.array([usual.get(int(line), 1.0) for line in lines]), internals.attack_rest(env))
 
-    def threats(self, obs: Any, lead: int) -> Threats:
+    def threats(self, obs: GridObservation, lead: int) -> Threats:
         """The next attack, whenever it comes, and maintenance that begins within `lead` steps."""
         start = np.asarray(obs.time_next_maintenance)
         due = np.flatnonzero((start > 0) & (start <= lead) & obs.line_status)
@@ -111,7 +112,7 @@ class AttackClock:
         self._counter, self._over = opponent.rest, 0
         self._service: NDArray[np.bool_] | None = None
 
-    def steps_until_attack(self, obs: Any) -> int:
+    def steps_until_attack(self, obs: GridObservation) -> int:
         """Steps from this observation until an attack may begin; call it once with each observation of an episode."""
         self._over = max(0, self._over - 1)
         if self._service is not None:

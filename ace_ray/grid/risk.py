@@ -9,7 +9,6 @@ beside a question to a language model.
 
 import threading
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from ace_ray.config.expert import ExpertSettings
 from ace_ray.grid.engine import DecisionEngine
 from ace_ray.grid.forecast import foretold
+from ace_ray.grid.observation import GridObservation
 from ace_ray.grid.opponent import Threats
 from ace_ray.grid.physics.catalogue import LINE
 from ace_ray.grid.physics.model import FloatArray, IntArray
@@ -42,7 +42,7 @@ class Danger:
         self._engine = engine
         self._turn = threading.Lock()
 
-    def of(self, obs: Any, ids: Sequence[int] | NDArray, accompany: Sequence[int] = ()) -> FloatArray:
+    def of(self, obs: GridObservation, ids: Sequence[int] | NDArray, accompany: Sequence[int] = ()) -> FloatArray:
         """[n] danger of each action, 0 to MOST; NaN where the present state has no power flow solution.
 
         `risk + OVERLOAD * max(0, max rho - rho_overloaded)`: the max rho that is forecast for the next step, and the
@@ -63,7 +63,7 @@ class Danger:
                     danger[group] = self._measured(obs, ids[group], along)
         return danger
 
-    def _measured(self, obs: Any, ids: IntArray, along: Sequence[int]) -> FloatArray:
+    def _measured(self, obs: GridObservation, ids: IntArray, along: Sequence[int]) -> FloatArray:
         engine = self._engine
         check, model = engine.check, engine.model
         check.load(obs)
@@ -84,7 +84,7 @@ class Danger:
         over = np.maximum(after.rho.max(axis=1) - engine.settings.critical.rho_overloaded, 0.0)
         return np.where(after.converged, np.minimum(risk + OVERLOAD * over, MOST), MOST)
 
-    def _threats(self, obs: Any) -> Threats:
+    def _threats(self, obs: GridObservation) -> Threats:
         """The opponent's lines and maintenance; where there is no opponent, any credible outage alike."""
         engine = self._engine
         threats = engine.opponent.threats(obs, LEAD)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ace_ray.config.grid import RuleSettings
 from ace_ray.grid.forecast import simulate
+from ace_ray.grid.observation import GridObservation
 from ace_ray.grid.physics.catalogue import LINE, Catalogue
 
 _OVERLOAD = 1.0  # rho from which a line is on its way to being tripped
@@ -35,7 +36,7 @@ class Rules:
         self._switches = np.flatnonzero(catalogue.kind == LINE)  # [5 L], five a line
         self._references = {s: i for s in range(len(catalogue.positions)) if (i := catalogue.reference(s)) is not None}
 
-    def calm_action(self, obs: Any) -> tuple[int, ...]:
+    def calm_action(self, obs: GridObservation) -> tuple[int, ...]:
         """Catalogue ids to play now: a reconnection, else one move towards the reference topology, else none."""
         reconnection = self.reconnection(obs)
         if reconnection is not None:
@@ -43,7 +44,7 @@ class Rules:
         revert = self.revert(obs)
         return () if revert is None else (revert,)
 
-    def reconnection(self, obs: Any) -> int | None:
+    def reconnection(self, obs: GridObservation) -> int | None:
         """The reconnection that leaves the lowest max rho, if `simulate` says that it is safe.
 
         Safe: nothing above its limit after it, or no more than if nothing were done.
@@ -61,7 +62,7 @@ class Rules:
         if_nothing = self._simulated_rho(obs, 0)
         return best if if_nothing is None or rho <= if_nothing else None
 
-    def revert(self, obs: Any) -> int | None:
+    def revert(self, obs: GridObservation) -> int | None:
         """One substation back to a single bus, if the grid is calm before and (simulated) after, and stays secure.
 
         One substation is tried at a time, in turn, every `revert_every` steps: a split that security keeps where it is
@@ -80,17 +81,17 @@ class Rules:
             return None
         return chosen if self.secure is None or self.secure(simulated) else None
 
-    def reversions(self, obs: Any) -> NDArray[np.int64]:
+    def reversions(self, obs: GridObservation) -> NDArray[np.int64]:
         """[n] legal ids that each put one split substation back on a single bus."""
         split = {s: i for s, i in self._references.items() if (obs.topo_vect[self.catalogue.positions[s]] == 2).any()}
         ids = np.fromiter(split.values(), dtype=np.int64, count=len(split))
         return ids[self.catalogue.legal(obs, ids)]
 
-    def _simulated_rho(self, obs: Any, action_id: int) -> float | None:
+    def _simulated_rho(self, obs: GridObservation, action_id: int) -> float | None:
         simulated = self._simulate(obs, action_id)
         return None if simulated is None else float(simulated.rho.max())
 
-    def _simulate(self, obs: Any, action_id: int) -> Any | None:
+    def _simulate(self, obs: GridObservation, action_id: int) -> Any | None:
         """The forecast observation after the action, valid until the next one; None if the grid would go black."""
         simulated = simulate(obs, self.catalogue.action((action_id,), obs))
         return None if simulated.done else simulated.obs

@@ -13,12 +13,13 @@ from ace_ray.domain import Transition
 from ace_ray.grid import grid2op_internals as internals
 from ace_ray.grid.decision_env import DecisionEnv, state_facts
 from ace_ray.grid.engine import Decision, DecisionEngine
+from ace_ray.grid.observation import GridObservation
 from ace_ray.grid.scenarios.episode import is_blackout, step_reward
 from ace_ray.grid.scenarios.rebuild import GridSnapshot, Rebuilder
 from ace_ray.grid.scenarios.scenario import episode_length
 
 
-def state_digest(env: Any, obs: Any) -> bytes:
+def state_digest(env: Any, obs: GridObservation) -> bytes:
     """Digest of all that the future depends on besides the scenario and the step.
 
     Topology (with lines in or out), cooldowns, overflow counters, dispatch, and the opponent: its random state, budget
@@ -52,7 +53,9 @@ def state_digest(env: Any, obs: Any) -> bytes:
 class GridBranch:
     """A copy of the environment at a snapshot (`ace_ray.domain.Branch`)."""
 
-    def __init__(self, env: Any, obs: Any, snapshot: GridSnapshot, length: int, settings: GridSettings) -> None:
+    def __init__(
+        self, env: Any, obs: GridObservation, snapshot: GridSnapshot, length: int, settings: GridSettings
+    ) -> None:
         self.obs = obs
         self._env = env
         self._step = snapshot.step
@@ -104,7 +107,7 @@ class GridSimulator:
         """Grid2Op's observation at the snapshot; `simulate` works on it."""
         return self.rebuilder.observation(snapshot)
 
-    def facts(self, obs: Any) -> dict[str, Any]:
+    def facts(self, obs: GridObservation) -> dict[str, Any]:
         """See `state_facts`."""
         return state_facts(obs)
 
@@ -112,11 +115,11 @@ class GridSimulator:
         """Environment steps of the snapshot's scenario."""
         return episode_length(self.rebuilder.env, snapshot.scenario)
 
-    def decide(self, obs: Any, proposals: Sequence[int] = ()) -> Decision:
+    def decide(self, obs: GridObservation, proposals: Sequence[int] = ()) -> Decision:
         """See DecisionEngine; no exploratory slots."""
         return self.engine.decide(obs, proposals)
 
-    def action(self, id: int, decision: Decision, obs: Any) -> Any:
+    def action(self, id: int, decision: Decision, obs: GridObservation) -> Any:
         """A substation move takes the reconnection of the rules along."""
         return self.engine.action(self.engine.together(decision, id), obs)
 

@@ -16,6 +16,7 @@ import numpy as np
 from ace_ray.config.refine import LanguageSettings
 from ace_ray.domain import Outcome
 from ace_ray.grid.engine import Decision, DecisionEngine
+from ace_ray.grid.observation import GridObservation
 from ace_ray.grid.physics.catalogue import Catalogue
 from ace_ray.grid.risk import Danger
 from ace_ray.language.describe import action_text, candidate_view, describe_case, facts_of, unlisted_view, when_text
@@ -82,7 +83,9 @@ class Actor:
         """The actor of a grid; the environment is read for its facts."""
         return cls(engine, facts_of(env, engine.security.lines, engine.settings), settings)
 
-    def case(self, obs: Any, decision: Decision, played: int | None = None, outcome: Outcome | None = None) -> CaseView:
+    def case(
+        self, obs: GridObservation, decision: Decision, played: int | None = None, outcome: Outcome | None = None
+    ) -> CaseView:
         """Describes a decision; `played` is the bad example and `outcome` how it ended."""
         paper = self.settings.prompt == "paper"
         dangers = (lambda ids: self._danger.of(obs, ids, decision.accompany)) if self.settings.danger else None
@@ -99,29 +102,31 @@ class Actor:
             dangers=None if paper else dangers,
         )
 
-    def messages(self, case: CaseView, obs: Any, decision: Decision, history: Sequence[Tried] = ()) -> list[Message]:
+    def messages(
+        self, case: CaseView, obs: GridObservation, decision: Decision, history: Sequence[Tried] = ()
+    ) -> list[Message]:
         """The chat of the next round."""
         return self._dialect.messages(case, [self._attempt(tried, obs, decision) for tried in history])
 
-    def read(self, text: str, case: CaseView, obs: Any, history: Sequence[Tried] = ()) -> Resolved:
+    def read(self, text: str, case: CaseView, obs: GridObservation, history: Sequence[Tried] = ()) -> Resolved:
         """The catalogue id that a reply proposes, or what is wrong with it."""
         taken = {tried.id for tried in history if tried.id is not None}
         return self._dialect.resolve(text, case, self.catalogue, self.catalogue.legal(obs), taken)
 
-    def action_text(self, id: int, obs: Any) -> str:
+    def action_text(self, id: int, obs: GridObservation) -> str:
         """What a catalogue action changes, relative to the present topology."""
         return action_text(self.catalogue, id, obs)
 
-    def when_text(self, obs: Any) -> str:
+    def when_text(self, obs: GridObservation) -> str:
         """Weekday, date and time of an observation."""
         return when_text(obs)
 
-    def _attempt(self, tried: Tried, obs: Any, decision: Decision) -> AttemptView:
+    def _attempt(self, tried: Tried, obs: GridObservation, decision: Decision) -> AttemptView:
         action = None if tried.id is None else self.view(tried.id, obs, decision)
         ended = None if tried.outcome is None else tried.outcome.rounded()
         return AttemptView(action, ended, tried.verdict, tried.error)
 
-    def view(self, action_id: int, obs: Any, decision: Decision) -> CandidateView:
+    def view(self, action_id: int, obs: GridObservation, decision: Decision) -> CandidateView:
         """An action with its predicted effect where the decision has a slot for it."""
         slots = [k for k, i in enumerate(decision.ids) if int(i) == action_id and decision.mask[k]]
         if slots:

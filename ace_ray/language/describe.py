@@ -16,6 +16,7 @@ from ace_ray.domain import Outcome
 from ace_ray.grid.engine import Decision
 from ace_ray.grid.grid2op_internals import attack_duration
 from ace_ray.grid.loading import COLLAPSE, percent, worst
+from ace_ray.grid.observation import GridObservation
 from ace_ray.grid.physics.catalogue import Catalogue
 from ace_ray.language.view import (
     BadView,
@@ -57,7 +58,7 @@ def facts_of(env: Any, outages: Iterable[int], settings: GridSettings) -> GridFa
     )
 
 
-def element_names(obs: Any, substation: int) -> tuple[list[int], list[str]]:
+def element_names(obs: GridObservation, substation: int) -> tuple[list[int], list[str]]:
     """Positions in the topology vector of the elements of a substation, and their names ('line 5', 'load 3', ...)."""
     rows = obs.grid_objects_types
     positions = np.flatnonzero(rows[:, 0] == substation)
@@ -65,7 +66,7 @@ def element_names(obs: Any, substation: int) -> tuple[list[int], list[str]]:
     return positions.tolist(), names
 
 
-def action_text(catalogue: Catalogue, action_id: int, obs: Any) -> str:
+def action_text(catalogue: Catalogue, action_id: int, obs: GridObservation) -> str:
     """What a catalogue action changes, relative to the present topology."""
     kind = int(catalogue.kind[action_id])
     if kind == 0:
@@ -100,7 +101,7 @@ def grouped(names: Iterable[str]) -> str:
 
 
 def candidate_view(
-    catalogue: Catalogue, facts: GridFacts, decision: Decision, slot: int, obs: Any, danger: int = -1
+    catalogue: Catalogue, facts: GridFacts, decision: Decision, slot: int, obs: GridObservation, danger: int = -1
 ) -> CandidateView:
     """The action of a slot with the effect that the engine predicts."""
     action_id = int(decision.ids[slot])
@@ -124,13 +125,13 @@ def candidate_view(
     )
 
 
-def unlisted_view(catalogue: Catalogue, action_id: int, obs: Any) -> CandidateView:
+def unlisted_view(catalogue: Catalogue, action_id: int, obs: GridObservation) -> CandidateView:
     """An action without a slot: its text, and no prediction."""
     return CandidateView(action_id, action_text(catalogue, action_id, obs), -1, -1, 0, -1, -1, -1e9)
 
 
 def describe_case(
-    obs: Any,
+    obs: GridObservation,
     decision: Decision,
     catalogue: Catalogue,
     facts: GridFacts,
@@ -191,16 +192,16 @@ def _danger(danger: float) -> int:
     return -1 if np.isnan(danger) else round(100 * float(danger))
 
 
-def _ends(obs: Any, line: int) -> tuple[int, int]:
+def _ends(obs: GridObservation, line: int) -> tuple[int, int]:
     return int(obs.line_or_to_subid[line]), int(obs.line_ex_to_subid[line])
 
 
-def when_text(obs: Any) -> str:
+def when_text(obs: GridObservation) -> str:
     """Weekday, date and time of an observation: 'Monday 6 August, 14:35'."""
     return date_text(*map(int, (obs.day_of_week, obs.day, obs.month, obs.hour_of_day, obs.minute_of_hour)))
 
 
-def _loaded(obs: Any, least: int = 2, most: int = 5, from_rho: float = 0.9) -> tuple[LineView, ...]:
+def _loaded(obs: GridObservation, least: int = 2, most: int = 5, from_rho: float = 0.9) -> tuple[LineView, ...]:
     """The most loaded lines: all from 90 %, at least two, at most five."""
     rho = np.asarray(obs.rho, dtype=float)
     order = np.argsort(-rho, kind="stable")
@@ -210,7 +211,7 @@ def _loaded(obs: Any, least: int = 2, most: int = 5, from_rho: float = 0.9) -> t
     )
 
 
-def _dead(obs: Any) -> tuple[DeadLineView, ...]:
+def _dead(obs: GridObservation) -> tuple[DeadLineView, ...]:
     dead = np.flatnonzero(~np.asarray(obs.line_status, dtype=bool))
     return tuple(DeadLineView(int(i), _ends(obs, int(i)), int(obs.time_before_cooldown_line[i])) for i in dead)
 
@@ -226,7 +227,7 @@ def _outages(facts: GridFacts, after: np.ndarray, most: int = 3) -> tuple[Outage
 
 
 def _substations(
-    obs: Any, catalogue: Catalogue, loaded: Sequence[LineView], ids: Sequence[int], most: int, flows: bool
+    obs: GridObservation, catalogue: Catalogue, loaded: Sequence[LineView], ids: Sequence[int], most: int, flows: bool
 ) -> tuple[SubstationView, ...]:
     """The substations that matter: those that the best candidates move, then the ends of the most loaded lines."""
     wanted = [int(catalogue.substation[i]) for i in ids if catalogue.substation[i] >= 0]
@@ -241,7 +242,7 @@ def _substations(
     return tuple(views)
 
 
-def _flow(obs: Any, position: int) -> FlowView:
+def _flow(obs: GridObservation, position: int) -> FlowView:
     """Power of the element at a position of the topology vector."""
     _, load, generator, origin, extremity, storage = (int(n) for n in obs.grid_objects_types[position])
     if origin >= 0:
@@ -260,7 +261,7 @@ def _waits(cooldown: np.ndarray) -> tuple[tuple[int, int], ...]:
     return tuple((int(i), int(cooldown[i])) for i in np.flatnonzero(np.asarray(cooldown) > 0))
 
 
-def _maintenance(obs: Any) -> tuple[MaintenanceView, ...]:
+def _maintenance(obs: GridObservation) -> tuple[MaintenanceView, ...]:
     ahead, steps = np.asarray(obs.time_next_maintenance), np.asarray(obs.duration_next_maintenance)
     soon = np.flatnonzero((ahead > 0) & (ahead <= _MAINTENANCE_STEPS))
     return tuple(MaintenanceView(int(i), int(ahead[i]), int(steps[i])) for i in soon)

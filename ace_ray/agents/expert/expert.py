@@ -25,6 +25,7 @@ from ace_ray.agents.expert.lookahead import Aim, Moves, Outlook, Place
 from ace_ray.config.expert import ExpertSettings
 from ace_ray.grid.engine import DecisionEngine
 from ace_ray.grid.forecast import foretell, simulate
+from ace_ray.grid.observation import GridObservation
 from ace_ray.grid.opponent import AttackClock, Threats
 from ace_ray.grid.physics.model import FloatArray
 
@@ -66,7 +67,7 @@ class Expert(OwnAgent):
         self._trust = Trust()
         self._pause = 0
 
-    def act(self, observation: Any, reward: float, done: bool = False) -> Any:
+    def act(self, observation: GridObservation, reward: float, done: bool = False) -> Any:
         """Returns the Grid2Op action for this observation."""
         started = time.perf_counter()
         settings, outlook = self.settings, self._outlook
@@ -97,7 +98,7 @@ class Expert(OwnAgent):
 
     # -- prevention ---------------------------------------------------------------------------------------------------
 
-    def _prevent(self, observation: Any, place: Place, now: Moves) -> tuple[int, ...]:
+    def _prevent(self, observation: GridObservation, place: Place, now: Moves) -> tuple[int, ...]:
         """The first move of the one or two that lower the risk enough; () where there is none."""
         settings, outlook = self.settings, self._outlook
         risk = float(now.risk[0])
@@ -134,7 +135,7 @@ class Expert(OwnAgent):
 
     # -- overload -----------------------------------------------------------------------------------------------------
 
-    def _relieve(self, observation: Any, threats: Threats, soon: bool) -> tuple[int, ...]:
+    def _relieve(self, observation: GridObservation, threats: Threats, soon: bool) -> tuple[int, ...]:
         """A move that relieves the grid and leaves little risk; where there is none, the first of a plan."""
         outlook = self._outlook
         aim: Aim = "both" if soon else "overload"
@@ -158,7 +159,7 @@ class Expert(OwnAgent):
         return self._plan(observation, place, moves, along, weight)
 
     def _plan(
-        self, observation: Any, place: Place, moves: Moves, along: tuple[int, ...], weight: float
+        self, observation: GridObservation, place: Place, moves: Moves, along: tuple[int, ...], weight: float
     ) -> tuple[int, ...]:
         """The first move of the best sequence found by a beam search; the others only serve to judge it.
 
@@ -200,7 +201,7 @@ class Expert(OwnAgent):
 
     # -- calm ---------------------------------------------------------------------------------------------------------
 
-    def _calm(self, observation: Any, threats: Threats) -> tuple[int, ...]:
+    def _calm(self, observation: GridObservation, threats: Threats) -> tuple[int, ...]:
         """A reconnection, or a move back to the reference that adds no risk, or nothing."""
         rules, settings, outlook = self.engine.rules, self.settings, self._outlook
         line = rules.reconnection(observation)
@@ -230,7 +231,7 @@ class Expert(OwnAgent):
         chosen = int(moves.ids[row])
         return ((chosen,) if chosen else ()) + along
 
-    def _simulated(self, observation: Any, ids: tuple[int, ...]) -> float:
+    def _simulated(self, observation: GridObservation, ids: tuple[int, ...]) -> float:
         """Max rho that Grid2Op's `simulate` shows for the next step; infinite where the grid goes black."""
         after = simulate(observation, self.engine.action(ids, observation))
         return float("inf") if after.done or after.exceptions else float(after.obs.rho.max())

@@ -6,11 +6,10 @@ taken by the share of it that came true, which is the least-squares slope of the
 were forecast. What is then missing in the balance falls to the generators whose forecasts say little.
 """
 
-from typing import Any
-
 import numpy as np
 
 from ace_ray.grid.forecast import Injections, foretold
+from ace_ray.grid.observation import GridObservation
 from ace_ray.grid.physics.model import FloatArray
 
 _MEMORY = 0.95  # weight of a step against the step after it: about 20 steps count
@@ -24,7 +23,7 @@ class Trust:
         self._now: Injections | None = None
         self._foreseen: Injections | None = None
 
-    def see(self, obs: Any) -> Injections:
+    def see(self, obs: GridObservation) -> Injections:
         """What the injections of the step after `obs` will be; call it once with each observation of an episode."""
         now, foreseen = Injections(np.array(obs.load_p), np.array(obs.load_q), np.array(obs.gen_p)), foretold(obs)
         if self._now is None or self._foreseen is None:

@@ -17,6 +17,7 @@ from ace_ray.agents.expert.overload_sum import stress_after
 from ace_ray.config.expert import ExpertSettings
 from ace_ray.grid.engine import DecisionEngine
 from ace_ray.grid.forecast import Injections
+from ace_ray.grid.observation import GridObservation
 from ace_ray.grid.opponent import Threats
 from ace_ray.grid.physics import kernels
 from ace_ray.grid.physics.catalogue import LINE, SUBSTATION
@@ -66,7 +67,7 @@ class Outlook:
     def __init__(self, engine: DecisionEngine, settings: ExpertSettings) -> None:
         self.engine, self.settings = engine, settings
 
-    def load(self, obs: Any, threats: Threats, expected: Injections) -> Place:
+    def load(self, obs: GridObservation, threats: Threats, expected: Injections) -> Place:
         """Take over an observation, and what is expected of the next step, and return the place where it stands."""
         check, model = self.engine.check, self.engine.model
         self.threats = threats

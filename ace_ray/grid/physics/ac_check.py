@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ace_ray.grid.forecast import Injections
 from ace_ray.grid.grid2op_internals import shunts
+from ace_ray.grid.observation import GridObservation
 from ace_ray.grid.physics.catalogue import LINE, NOOP, Catalogue
 from ace_ray.grid.physics.model import FloatArray, GridModel, GridState, IntArray, limits_of
 from ace_ray.grid.physics.newton import OperatingPoint
@@ -92,7 +93,7 @@ class AcCheck:
 
     # -- the state ----------------------------------------------------------------------------------------------------
 
-    def load(self, obs: Any) -> bool:
+    def load(self, obs: GridObservation) -> bool:
         """Bring the grid to the observation's state and solve it; false if the power flow diverges."""
         grid, model = self._grid, self.model
         self._reconnect(())
@@ -126,7 +127,7 @@ class AcCheck:
     def _solve(self) -> bool:
         return len(self._grid.ac_pf(self._flat, MAX_ITERATIONS, _STATE_TOLERANCE)) > 0
 
-    def _load_shunts(self, obs: Any) -> None:
+    def _load_shunts(self, obs: GridObservation) -> None:
         """Shunts keep their own bus; written only when the observation's differ from those written last."""
         seen = shunts(obs) if self._shunt_subs else None
         if seen is None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ace_ray.config.errors import GridMismatchError
 from ace_ray.grid import grid2op_internals as internals
+from ace_ray.grid.observation import GridObservation
 from ace_ray.grid.physics.model import IntArray
 
 NOOP, LINE, SUBSTATION = 0, 1, 2
@@ -134,7 +135,7 @@ class Catalogue:
 
     # -- what is legal now ------------------------------------------------------------------------------------------
 
-    def legal(self, obs: Any, ids: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
+    def legal(self, obs: GridObservation, ids: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
         """Which ids may be played now; bool [N], or for the given ids only.
 
         Masked: what is on cooldown; a line that is known to be attacked, in maintenance or about to be (its switch
@@ -151,7 +152,7 @@ class Catalogue:
             legal[substations] = self._legal_partitions(obs, chosen[substations])
         return legal
 
-    def _legal_switches(self, obs: Any) -> np.ndarray:
+    def _legal_switches(self, obs: GridObservation) -> np.ndarray:
         """bool [L, 5]: disconnect, and reconnect on (1,1), (1,2), (2,1), (2,2)."""
         topo, status = obs.topo_vect, obs.line_status
         free = obs.time_before_cooldown_line == 0
@@ -173,7 +174,7 @@ class Catalogue:
         legal[:, 1:] = (free & ~status)[:, None] & used[self._closed].all(axis=0)
         return legal
 
-    def _legal_partitions(self, obs: Any, ids: np.ndarray) -> np.ndarray:
+    def _legal_partitions(self, obs: GridObservation, ids: np.ndarray) -> np.ndarray:
         sub, code = self.substation[ids], self.code[ids]
         live = self.live_bits(obs.topo_vect)[sub]
         now = self._sum_bits(obs.topo_vect == 2)[sub]
@@ -184,7 +185,7 @@ class Catalogue:
         fed &= ((first & others) == 0) | ((first & lines) != 0)
         return fed & (second != now) & (first != now) & (obs.time_before_cooldown_sub == 0)[sub]
 
-    def distinct(self, obs: Any) -> np.ndarray:
+    def distinct(self, obs: GridObservation) -> np.ndarray:
         """bool [N]: the legal ids, one for each different effect.
 
         While a line is dead its end counts for nothing, so several ids of a substation do the same. Kept is the one
@@ -201,7 +202,7 @@ class Catalogue:
 
     # -- from ids to Grid2Op and back -------------------------------------------------------------------------------
 
-    def action(self, ids: Sequence[int], obs: Any) -> Any:
+    def action(self, ids: Sequence[int], obs: GridObservation) -> Any:
         """The Grid2Op action that plays these ids together now.
 
         What is not legal now is left out: an id that `legal` masks, a second substation or line where the rules

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ace_ray.config.errors import GridMismatchError
 from ace_ray.grid.grid2op_internals import substation_of_element
+from ace_ray.grid.observation import GridObservation
 
 IntArray = NDArray[np.signedinteger[Any]]
 FloatArray = NDArray[np.float64]
@@ -150,7 +151,7 @@ class GridState:
     limit: FloatArray  # [L]
 
     @classmethod
-    def from_observation(cls, model: GridModel, obs: Any) -> "GridState":
+    def from_observation(cls, model: GridModel, obs: GridObservation) -> "GridState":
         """State of a complete observation."""
         injection = np.zeros(model.dim_topo)
         injection[model.gen_pos] = obs.gen_p
@@ -170,7 +171,7 @@ class GridState:
         )
 
 
-def limits_of(model: GridModel, obs: Any) -> FloatArray:
+def limits_of(model: GridModel, obs: GridObservation) -> FloatArray:
     """Thermal limits in A that hold for this observation; the environment's where it carries none."""
     limit = getattr(obs, "thermal_limit", None)
     return model.thermal_limit if limit is None else np.asarray(limit, np.float64)

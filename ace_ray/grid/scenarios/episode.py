@@ -1,12 +1,11 @@
 """Reward and outcome of one environment step, the same everywhere: decision env, comparator, evaluation."""
 
-from typing import Any
-
 import numpy as np
 from grid2op.Exceptions import AmbiguousAction, Grid2OpException, IllegalAction
 
 from ace_ray.config.errors import AceError, DataError
 from ace_ray.config.grid import RewardSettings
+from ace_ray.grid.observation import GridObservation
 
 # What a broken episode raises: Grid2Op itself, lightsim2grid's C++ (RuntimeError), NumPy on a singular matrix, or a
 # snapshot that cannot be rebuilt. Anything else is a bug and has to end the worker.
@@ -46,7 +45,7 @@ def is_refused(info: dict) -> bool:
     return bool(info["is_illegal"] or info["is_ambiguous"])
 
 
-def step_reward(obs: Any, blackout: bool, settings: RewardSettings) -> float:
+def step_reward(obs: GridObservation, blackout: bool, settings: RewardSettings) -> float:
     """load/production - offset after a step, or the blackout's reward (docs/method.md, eq. 13)."""
     if blackout:
         return settings.blackout

@@ -9,6 +9,7 @@ from typing import Any
 
 from ace_ray.config.errors import GridMismatchError
 from ace_ray.domain import ActionLog, Snapshot
+from ace_ray.grid.observation import GridObservation
 from ace_ray.grid.physics.catalogue import Catalogue
 from ace_ray.grid.scenarios.scenario import Scenario, reset_to
 
@@ -24,7 +25,7 @@ def rebuild(env: Any, catalogue: Catalogue, snapshot: GridSnapshot) -> Any:
     return play_log(env, reset_to(env, snapshot.scenario), catalogue, snapshot, 0)
 
 
-def play_log(env: Any, obs: Any, catalogue: Catalogue, snapshot: GridSnapshot, start: int) -> Any:
+def play_log(env: Any, obs: GridObservation, catalogue: Catalogue, snapshot: GridSnapshot, start: int) -> Any:
     """Plays the log from step `start`, where `env` stands with `obs`, to the snapshot; returns the observation there.
 
     Raises:
@@ -47,7 +48,7 @@ class _Place:
     """An environment and where it stands."""
 
     env: Any
-    obs: Any
+    obs: GridObservation
     snapshot: GridSnapshot
 
     def leads_to(self, snapshot: GridSnapshot) -> bool:
