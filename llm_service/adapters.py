@@ -200,7 +200,7 @@ def check_safetensors(path: Path, error: type[ModelError] = ModelError) -> None:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > size:
-                raise ValueError("header is cut")
+                raise ValueError("the header is truncated")
             header = json.loads(file.read(length))
         end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
     except (ValueError, KeyError, struct.error) as cause:

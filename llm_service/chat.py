@@ -41,7 +41,7 @@ def prompt_text(tokenizer: Any, messages: Sequence[Mapping[str, str]], arguments
 
 
 def _refused(error: Exception) -> Rejected:
-    return Rejected(f"the model's chat template does not take these messages: {error}", "take an instruct model")
+    return Rejected(f"the model's chat template does not accept these messages: {error}", "use an instruct model")
 
 
 def _without_system(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:

@@ -68,7 +68,11 @@ class EndpointClient(Client):
     def _exchange(self, request: Request) -> Reply | Failure:
         start = time.monotonic()
         if request.adapter is not None:
-            return Failure.of(AdapterError(f"adapter {request.adapter.name} was asked of an endpoint", _NO_ADAPTERS))
+            return Failure.of(
+                AdapterError(
+                    f"adapter {request.adapter.name} was requested, but an endpoint serves no adapters", _NO_ADAPTERS
+                )
+            )
         body = json.dumps(self._body(request)).encode()
         if len(body) > self._most_bytes:
             problem = f"request of {len(body)} bytes is above {self._most_bytes}"
@@ -235,13 +239,13 @@ def check_endpoint(settings: ServiceSettings) -> None:
     endpoint = settings.endpoint
     parts = urllib.parse.urlsplit(endpoint.url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ModelError(f"llm.endpoint.url={endpoint.url!r} is no address", "such as https://host/v1")
+        raise ModelError(f"llm.endpoint.url={endpoint.url!r} is not a URL", "use one such as https://host/v1")
     if not endpoint.model:
-        raise ModelError(f"{endpoint.url} is asked for no model", "set llm.endpoint.model to a name that it serves")
+        raise ModelError(f"{endpoint.url} has no model name", "set llm.endpoint.model to a name that it serves")
     if endpoint.token_env and not os.environ.get(endpoint.token_env):
         raise ModelError(
             f"${endpoint.token_env} is not set",
-            "put the endpoint's token there, or set llm.endpoint.token_env= (empty) where it wants none",
+            "put the endpoint's token there, or set llm.endpoint.token_env= (empty) if it needs none",
         )
 
 

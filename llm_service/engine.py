@@ -170,12 +170,12 @@ class Engine:
         size = sum(len(message["content"].encode()) for message in request.messages) + len(str(request.schema or ""))
         if size > self.settings.max_request_bytes:
             raise RequestTooLarge(
-                f"request of {size} bytes is above {self.settings.max_request_bytes}",
+                f"request of {size} bytes exceeds {self.settings.max_request_bytes}",
                 "shorten it or raise engine.max_request_bytes",
             )
         if request.adapter is not None and self.settings.versions == "off":
             raise Refused(
-                f"adapter {request.adapter.name} was asked of an engine without adapters",
+                f"adapter {request.adapter.name} was requested from an engine without adapters",
                 "set engine.adapters to lora or merged",
             )
         if len(self._inside) >= self.settings.max_queued:
@@ -185,7 +185,7 @@ class Engine:
         """Send away the latest of the least urgent requests inside, if it is less urgent than this."""
         last = max(self._inside.values(), key=lambda place: (place.priority, place.number))
         if last.priority <= priority:
-            raise Refused(f"busy: {len(self._inside)} requests inside", "ask later, or raise engine.max_queued")
+            raise Refused(f"busy: {len(self._inside)} requests in the engine", "ask later, or raise engine.max_queued")
         del self._inside[last.number]
         last.displaced = True
         last.limit.reschedule(asyncio.get_running_loop().time())
@@ -272,7 +272,7 @@ class Engine:
         if len(tokens) + reply > limit:
             self._refused += 1
             raise RequestTooLarge(
-                f"prompt of {len(tokens)} and reply of {reply} tokens are above {limit}",
+                f"prompt of {len(tokens)} and reply of {reply} tokens exceed {limit}",
                 "shorten the prompt or raise engine.max_model_len",
             )
         return text, tokens
@@ -283,7 +283,7 @@ class Engine:
         if dead := self.dead:
             return dead
         if isinstance(error, VLLMClientError | ValueError):
-            return Rejected(f"the engine does not take this request: {first_line(error)}")
+            return Rejected(f"the engine does not accept this request: {first_line(error)}")
         cause = error.__cause__ or error
         return ModelError(f"{self.name} on {self.node}: {type(cause).__name__}: {first_line(cause)}")
 

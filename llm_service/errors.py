@@ -1,6 +1,6 @@
 """What the service may answer instead of a reply.
 
-Three families, by what the caller can do: `ModelError` (the model or an adapter must be mended), `Refused` (not now, or
+Three families, by what the caller can do: `ModelError` (the model or an adapter must be fixed), `Refused` (not now, or
 not like this: costs one refinement, never an episode) and `DeadlineExceeded` (too late). They cross processes as plain
 data (`protocol.Failure`), so that no exception has to survive pickling.
 """

@@ -1,4 +1,4 @@
-"""What can be known before half a minute of engine start: each problem is one line that names what to mend."""
+"""What can be known before half a minute of engine start: each problem is one line that names what to fix."""
 
 import json
 from pathlib import Path
@@ -32,14 +32,14 @@ def check_model(settings: EngineSettings) -> Path:
         config = json.loads((directory / "config.json").read_text())
     except FileNotFoundError:
         raise ModelError(
-            f"{directory} holds no model: config.json is missing", "set engine.model to a model directory"
+            f"{directory} has no model: config.json is missing", "set engine.model to a model directory"
         ) from None
     except ValueError as error:
         raise ModelError(
             f"{directory / 'config.json'} is not JSON ({error})", "copy or download the model again"
         ) from None
     if not any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
-        raise ModelError(f"{directory} holds no tokenizer", "copy or download the model again")
+        raise ModelError(f"{directory} has no tokenizer", "copy or download the model again")
     for path in _weight_files(directory):
         check_safetensors(path)
     positions = config.get("max_position_embeddings")
@@ -84,12 +84,12 @@ def _check_template(directory: Path, settings: EngineSettings) -> None:
             f"{directory}: its tokenizer cannot be loaded: {first_line(error)}", "copy or download the model again"
         ) from None
     if not getattr(tokenizer, "chat_template", None):
-        raise ModelError(f"{directory} has no chat template", "take an instruct model, or add chat_template.jinja")
+        raise ModelError(f"{directory} has no chat template", "use an instruct model, or add chat_template.jinja")
     chat = [{"role": role, "content": f"the {role}"} for role in ("system", "user", "assistant", "user")]
     try:
         prompt_text(tokenizer, chat, settings.chat_template_kwargs)
     except Rejected as error:
-        raise ModelError(f"{directory}: {error.problem}", "take an instruct model, or change its template") from None
+        raise ModelError(f"{directory}: {error.problem}", "use an instruct model, or change its template") from None
 
 
 def _weight_files(directory: Path) -> list[Path]:
@@ -102,5 +102,5 @@ def _weight_files(directory: Path) -> list[Path]:
         return [directory / name for name in names]
     files = sorted(directory.glob("*.safetensors"))
     if not files:
-        raise ModelError(f"{directory} holds no weights (*.safetensors)", "copy or download the model again")
+        raise ModelError(f"{directory} has no weights (*.safetensors)", "copy or download the model again")
     return files

@@ -255,7 +255,7 @@ def _wait_until_running(name: str, timeout_s: float, stop: threading.Event | Non
         serve.delete(name)
         raise ModelError(
             f"{name} is not running after {timeout_s:g} s: {_last_line(message) or 'no status'}",
-            "are there free CPUs (ray status)? else raise llm.start_timeout_s",
+            "check for free CPUs (ray status), or raise llm.start_timeout_s",
         )
 
 

@@ -179,7 +179,7 @@ def _outside(spec: str) -> tuple[Callable[[Any, str], BaseAgent], Path]:
     """
     name, colon, function = spec.rpartition(":")
     if not colon or not name:
-        raise ConfigError(f"no agent is called {spec!r}", f"take one of: {', '.join(KNOWN)}")
+        raise ConfigError(f"there is no agent {spec!r}", f"choose one of: {', '.join(KNOWN)}")
     path = Path(name).resolve()
     try:
         if path.exists():
@@ -213,7 +213,7 @@ def _module_at(path: Path) -> ModuleType:
         name, file, submodule_search_locations=[str(path)] if package else None
     )
     if spec is None or spec.loader is None:
-        raise ImportError(f"{file} is no Python file")
+        raise ImportError(f"{file} is not a Python file")
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     module = importlib.util.module_from_spec(spec)

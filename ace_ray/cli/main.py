@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0: done; 1: done, and the answer is no (`ace replay verify`, `ace doctor`); the error's own code (2, or 3 for a
-        lost worker) for a problem that the user can mend; 130 after Ctrl-C.
+        lost worker) for a problem that the user can fix; 130 after Ctrl-C.
     """
     parser = make_parser()
     try:

@@ -398,7 +398,7 @@ def cluster_stop(args: argparse.Namespace) -> int:
 
     folder = args.temp_dir or head.default_temp_dir()
     ended = head.stop(folder)
-    print(f"ended {ended} processes of the head in {folder}" if ended else f"no head runs in {folder}")
+    print(f"ended {ended} processes of the head in {folder}" if ended else f"no head is running in {folder}")
     return 0
 
 

@@ -89,7 +89,7 @@ def ensure_token() -> str:
     path = _token_file()
     made = _ray("get-auth-token", "--generate", timeout=60)
     if made.returncode != 0 or not path.is_file():
-        raise HeadError(f"no token could be made in {path}: {_reason(made.stderr)}", f"make {path.parent} writable")
+        raise HeadError(f"cannot create a token in {path}: {_reason(made.stderr)}", f"make {path.parent} writable")
     path.chmod(0o600)  # Ray leaves it to the umask
     return str(path)
 
@@ -111,7 +111,7 @@ def start(
     """
     if is_running(temp_dir):
         raise HeadError(
-            f"a head runs in {temp_dir} already", "use it (ace cluster status), or `ace cluster stop` first"
+            f"a head is running in {temp_dir} already", "use it (ace cluster status), or `ace cluster stop` first"
         )
     ensure_token()
     head = Head(str(temp_dir), port, dashboard_port, metrics_port, num_cpus, num_gpus, object_store_mb)
@@ -176,7 +176,7 @@ def find(temp_dir: Path) -> Head:
     except (OSError, ValueError, TypeError):
         head = None
     if head is None or not is_running(temp_dir):
-        raise HeadError(f"no head runs in {temp_dir}", "start one: ace cluster start")
+        raise HeadError(f"no head is running in {temp_dir}", "start one: ace cluster start")
     return head
 
 

@@ -241,7 +241,7 @@ def _sample(runner: EnvRunner) -> dict[str, Any]:
     """Runs in a runner. RLlib ends an actor that raises and keeps nothing of the reason, so the reason is returned."""
     try:
         return runner.sample()
-    except RunFolderError as error:  # the replay could not write: no restart mends that
+    except RunFolderError as error:  # the replay could not write: no restart helps
         return {"fatal": (error.problem, error.remedy)}
     except Exception:
         return {"error": traceback.format_exc()}

@@ -101,7 +101,7 @@ class Refinement:
         if settings.finetune.enabled:
             if not cluster.dashboard:
                 raise ResourceError(
-                    "fine-tuning is submitted through the Jobs API, and this cluster has no dashboard",
+                    "fine-tuning needs the Jobs API, and this cluster has no dashboard",
                     "start the head with its dashboard, or set finetune.enabled=false",
                 )
             self.finetuning = Finetuning(settings, folder.path, connect_jobs(cluster.dashboard), cluster.address)

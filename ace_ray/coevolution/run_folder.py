@@ -42,7 +42,7 @@ def read_about(folder: Path) -> dict[str, Any]:
     try:
         about = json.loads((folder / ABOUT).read_text())
         if not isinstance(about, dict):
-            raise ValueError("it is no JSON object")
+            raise ValueError("it is not a JSON object")
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{folder / ABOUT} cannot be read: {error}", "restore it, or start a new run") from error
     if about.get("status") == "running" and not is_alive(folder):

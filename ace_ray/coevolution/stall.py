@@ -49,5 +49,5 @@ class StallWatch:
             cause = f"last remote error ({self.errors} in all):\n{self._error}" if self._error else "no remote error"
             raise WorkerError(
                 f"no rollout worker delivered a decision for {silent:.0f} s; {cause}",
-                "mend the cause and resume the run; rollout.stalled_s sets how long to wait",
+                "fix the cause and resume the run; rollout.stalled_s sets how long to wait",
             )

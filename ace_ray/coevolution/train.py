@@ -46,7 +46,7 @@ def train(profiles: Sequence[Path | str] = (), overrides: Sequence[str] = (), re
         Exit code: 0, or 130 / 143 after Ctrl-C / SIGTERM.
 
     Raises:
-        AceError: Anything that a user can mend.
+        AceError: Anything that a user can fix.
     """
     if resume is None:
         return run(load_settings(profiles, overrides))

@@ -42,7 +42,7 @@ class Unplayable:
             raise DataError(
                 f"no episode can be played: {self._in_a_row} in a row were given up, in {len(self.counts)} chronic(s); "
                 f"the last one, {chronic}: {error}",
-                "mend or remove these chronics; check grid.data and the versions of grid2op and lightsim2grid",
+                "fix or remove these chronics; check grid.data and the versions of grid2op and lightsim2grid",
             )
 
     def summary(self) -> str:

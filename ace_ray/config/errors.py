@@ -5,7 +5,7 @@ Each one names what is wrong and what to do about it; `ace` prints the message a
 
 
 class AceError(Exception):
-    """A problem that the user can mend.
+    """A problem that the user can fix.
 
     Args:
         problem: What is wrong, naming the field, file or process.

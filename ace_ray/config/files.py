@@ -138,8 +138,8 @@ def _wait_for(file: IO[str], path: Path, patient: bool) -> None:
         except OSError as error:
             if error.errno in _NO_LOCKS:
                 raise RunFolderError(
-                    f"the file system of {path.parent} knows no file locks ({error.strerror})",
-                    "mount it with locks (Lustre: -o flock), or set runs_root or $ACE_RUNS to one that has them",
+                    f"the file system of {path.parent} does not support file locks ({error.strerror})",
+                    "mount it with locks (Lustre: -o flock), or set runs_root or $ACE_RUNS to one that supports them",
                 ) from error
             if error.errno not in _TAKEN:
                 raise

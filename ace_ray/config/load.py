@@ -153,11 +153,11 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         tree = _parse(text, str(path))
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}", "mend the line that is named") from error
+        raise ConfigError(f"{path} is not YAML: {error}", "correct that line") from error
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path} holds no settings but a {type(tree).__name__}", "write 'key: value' lines")
+        raise ConfigError(f"{path} has a {type(tree).__name__} instead of settings", "write 'key: value' lines")
     return tree
 
 

@@ -166,5 +166,5 @@ def _connect(processes: int) -> bool:
         except Exception as error:  # Ray raises bare Exceptions here
             ray.shutdown()
             log.warning("Ray did not start for the evaluation: %s", error)
-    log.warning("one process plays in place of %d", processes)
+    log.warning("one process plays instead of %d", processes)
     return False

@@ -100,7 +100,7 @@ def _evaluated(path: Path) -> list[str]:
         return _evaluation(_read(path))
     except (KeyError, TypeError, AttributeError) as error:
         raise RunFolderError(
-            f"{path} is no table of an evaluation: {type(error).__name__} {error}", "restore or remove the file"
+            f"{path} is not an evaluation table: {type(error).__name__} {error}", "restore or remove the file"
         ) from error
 
 

@@ -219,7 +219,7 @@ def load_all(path: str | os.PathLike[str]) -> list[Evaluation]:
     try:
         row = json.loads(Path(path).read_text(encoding="utf-8"))
         if not isinstance(row, dict):
-            raise DataError(f"{path} is not the result of an evaluation: it is no JSON object", WRITE)
+            raise DataError(f"{path} is not the result of an evaluation: it is not a JSON object", WRITE)
         return [Evaluation.from_json(one) for one in row["agents"]] if "agents" in row else [Evaluation.from_json(row)]
     except FileNotFoundError:
         raise DataError(f"{path} does not exist", WRITE) from None

@@ -126,7 +126,7 @@ class ScoreStatistics:
                 )
         except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise DataError(
-                f"{path} holds no score statistics: {error!r}", "remove the file: it is made anew"
+                f"{path} has no score statistics: {error!r}", "remove the file; it will be made again"
             ) from error
 
     def score(self, name: str, costs: np.ndarray) -> float:

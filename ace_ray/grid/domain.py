@@ -27,5 +27,5 @@ class GridDomain:
         except (ValidationError, DataError) as error:
             return f"were replayed under settings or data that are unknown here ({error})"
         if not same(meta["behaviour"], now):
-            return "were replayed with a decision engine that acts otherwise than the present one"
+            return "were replayed with a decision engine that acts differently from the present one"
         return None

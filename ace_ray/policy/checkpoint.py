@@ -113,7 +113,7 @@ def load_card(folder: str | os.PathLike[str]) -> PolicyCard:
         written, known = row["format"], {each.name for each in fields(PolicyCard)}
         if written != FORMAT or row.keys() - known:
             what = f"format {written}" if written != FORMAT else f"the field '{min(row.keys() - known)}'"
-            raise AceError(f"{path} has {what}, which this version does not read", "use the version that wrote it")
+            raise AceError(f"{path} has {what}, which this version cannot read", "use the version that wrote it")
         row["settings"] = PolicySettings(**row["settings"])
         row["memory"] = tuple(int(i) for i in row["memory"])
         return PolicyCard(**row)
@@ -148,7 +148,7 @@ def load(folder: str | os.PathLike[str]) -> tuple[SlotNetwork, PolicyCard]:
     broken = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise AceError(
-            f"{path} holds weights that are not finite, in {len(broken)} of {len(weights)} tensors ({broken[0]})",
+            f"{path} has weights that are not finite, in {len(broken)} of {len(weights)} tensors ({broken[0]})",
             ANOTHER,
         )
     return network.eval(), card
@@ -175,4 +175,4 @@ def find(run: str | os.PathLike[str], version: str | int | None = None) -> Path:
     if str(version).isdecimal() and int(version) in found:
         return found[int(version)]
     there = ", ".join(str(v) for v in sorted(found))
-    raise AceError(f"run {run.name} has no checkpoint {version}", f"take one of: {there}")
+    raise AceError(f"run {run.name} has no checkpoint {version}", f"choose one of: {there}")

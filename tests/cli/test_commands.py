@@ -258,4 +258,4 @@ def test_a_result_that_can_no_longer_be_written_has_been_printed(
 def test_a_number_of_processes_that_is_none_is_refused(number, capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", "--agent", "do-nothing", f"--processes={number}"])
-    assert f"argument --processes: '{number}' is no whole number" in capsys.readouterr().err
+    assert f"argument --processes: '{number}' is not a whole number" in capsys.readouterr().err

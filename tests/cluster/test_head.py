@@ -94,7 +94,7 @@ def test_a_driver_with_the_token_gets_in(site: Site) -> None:
 
 @pytest.mark.ray
 def test_a_second_head_in_the_same_folder_or_on_the_same_port_is_refused(site: Site, tmp_path: Path) -> None:
-    with pytest.raises(head.HeadError, match="runs in .* already"):
+    with pytest.raises(head.HeadError, match="is running in .* already"):
         head.start(Path(site.head.temp_dir), num_cpus=1, object_store_mb=100)
     ports = dict(zip(("dashboard_port", "metrics_port"), free_ports(2), strict=True))
     with pytest.raises(head.HeadError, match=f"port {site.head.port} is taken"):
@@ -104,7 +104,7 @@ def test_a_second_head_in_the_same_folder_or_on_the_same_port_is_refused(site: S
 @pytest.mark.unit
 def test_stopping_and_asking_where_no_head_runs(tmp_path: Path) -> None:
     assert head.stop(tmp_path) == 0
-    with pytest.raises(head.HeadError, match="no head runs in"):
+    with pytest.raises(head.HeadError, match="no head is running in"):
         head.status(tmp_path)
 
 

@@ -109,7 +109,7 @@ def test_a_file_system_without_locks_is_named_at_once(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
-    with pytest.raises(RunFolderError, match="knows no file locks") as error:
+    with pytest.raises(RunFolderError, match="does not support file locks") as error:
         files.lock(tmp_path / "lock")
     assert "runs_root" in error.value.remedy
     assert files.is_locked(tmp_path / "lock") is None

@@ -107,7 +107,7 @@ def test_wrong_values_are_named_by_field_value_and_place(tmp_path: Path) -> None
     [
         ("seed: 1\nseed: 2\n", ":2: key 'seed' is given twice"),
         ("seed: [1\n", "is not YAML"),
-        ("- seed\n", "holds no settings but a list"),
+        ("- seed\n", "has a list instead of settings"),
         ("learner: 3\n", "'learner' is a section"),
         ("learner:\n", "'learner' is a section without a value"),
     ],

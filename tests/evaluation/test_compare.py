@@ -113,8 +113,8 @@ def first_episode(**changes):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ([spoiled()], "it is no JSON object"),
-        (None, "it is no JSON object"),
+        ([spoiled()], "it is not a JSON object"),
+        (None, "it is not a JSON object"),
         ({"agents": 3}, "is not the result of an evaluation"),
         (spoiled(env="left out"), "env"),
         (spoiled(env=3), "env: Input should be a valid string"),

@@ -30,7 +30,7 @@ def test_files_of_the_present_engine_are_not_aged_and_others_are(tmp_path, caplo
     assert not caplog.records
     found[2]["rules"] = [1]
     _model(tmp_path, plan=plan, behaviour=found)
-    assert "acts otherwise" in aged(tmp_path, GridDomain())
+    assert "acts differently" in aged(tmp_path, GridDomain())
     with caplog.at_level(logging.WARNING):
         warn_if_aged(tmp_path, GridDomain())
     (record,) = caplog.records

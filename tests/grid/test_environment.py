@@ -109,14 +109,14 @@ def test_chronics_of_another_grid_are_refused(case14):
 
 
 def test_empty_folders_and_wrong_splits_are_refused(tmp_path, case14):
-    with pytest.raises(DataError, match="holds no chronics"):
+    with pytest.raises(DataError, match="has no chronics"):
         data_set(GridSettings(data=str(tmp_path)))
     for name in case14.ace_data.chronics:
         shutil.copytree(Path(case14.ace_data.path) / name, tmp_path / name)
     settings = GridSettings(env="l2rpn_case14_sandbox", data=str(tmp_path))
     first, second, third = case14.ace_data.chronics
     (tmp_path / "split.json").write_text(json.dumps({"train": [first, second], "validation": [second], "test": []}))
-    with pytest.raises(DataError, match="names a chronic twice"):
+    with pytest.raises(DataError, match="lists a chronic twice"):
         data_set(settings)
     (tmp_path / "split.json").write_text(json.dumps({"train": [third], "validation": [second], "test": [first]}))
     assert [data_set(settings).split[key] for key in SPLITS] == [(third,), (second,), (first,)]

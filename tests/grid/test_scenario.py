@@ -172,10 +172,10 @@ def test_the_key_of_a_snapshot_is_that_of_its_state(scenario):
 def test_a_foreign_or_impossible_scenario_is_refused_with_a_remedy(env, scenario):
     name = "l2rpn_neurips_2020_track1"
     for wrong, words in (
-        (Scenario("l2rpn_icaps_2021", "shipped", scenario.chronic, 0), "another environment"),
-        (Scenario(name, "packaged", "jan_1000", 0), "another environment"),
+        (Scenario("l2rpn_icaps_2021", "shipped", scenario.chronic, 0), "is not of environment"),
+        (Scenario(name, "packaged", "jan_1000", 0), "is not of environment"),
         (Scenario(name, "shipped", "jan_1000", 0), "is not in data set"),
-        (Scenario(name, "shipped", scenario.chronic, 0, start_step=864), "behind the end"),
+        (Scenario(name, "shipped", scenario.chronic, 0, start_step=864), "after the end"),
     ):
         with pytest.raises(DataError, match=words) as caught:
             reset_to(env, wrong)

@@ -161,7 +161,7 @@ def test_sets_and_training_name_their_variation():
     assert {s.perturbation for s in islice(training_scenarios(trained, 0), 5)} == {0.02}
     assert not any(s.varied for s in parse("train:2", trained).scenarios)
     for wrong in ("perturbation=2", "maintenance=often"):
-        with pytest.raises(ConfigError, match="no number from 0 to 1"):
+        with pytest.raises(ConfigError, match="not a number from 0 to 1"):
             parse(f"test:1;{wrong}", GridSettings())
 
 

@@ -305,5 +305,5 @@ def test_the_rules_name_steps():
 
 
 def test_without_a_planted_decision_there_is_no_figure():
-    with pytest.raises(DataError, match="planted"):
+    with pytest.raises(DataError, match="injected"):
         critic_result([], SETTINGS, "validation")

@@ -128,7 +128,7 @@ def test_a_folder_goes_on_under_its_own_plan_and_engine_only(labeller, tmp_path)
     with pytest.raises(DataError, match=r"another plan \(seed\)"):
         labelling._begin(tmp_path, other)
     state = {**meta["behaviour"][0], "kind": "calm"}
-    with pytest.raises(DataError, match="acts otherwise"):
+    with pytest.raises(DataError, match="acts differently"):
         labelling._begin(tmp_path, {**meta, "behaviour": [state, *meta["behaviour"][1:]]})
     assert json.loads((tmp_path / "meta.json").read_text()) == meta
 
@@ -213,7 +213,7 @@ def test_planting_leaves_a_file_for_each_label_file_and_the_prompt_of_today(rows
 def test_nothing_is_planted_in_labels_of_another_engine(labeller, tmp_path):
     aged = {**labeller.meta(), "behaviour": []}
     (tmp_path / "meta.json").write_text(json.dumps(aged))
-    with pytest.raises(DataError, match="acts otherwise"):
+    with pytest.raises(DataError, match="acts differently"):
         plant_all(tmp_path, GRID, processes=1, progress=False)
 
 
@@ -233,7 +233,7 @@ def test_old_texts_are_written_anew_and_replays_stay(labeller, rows, tmp_path):
 def test_texts_of_another_engines_replays_are_not_written_anew(labeller, rows, tmp_path):
     write_rows(tmp_path / "labels-train-000000.parquet", rows)
     (tmp_path / META).write_text(json.dumps({**labeller.meta(), "behaviour": []}))
-    with pytest.raises(DataError, match="acts otherwise"):
+    with pytest.raises(DataError, match="acts differently"):
         redescribe(tmp_path, progress=False)
 
 

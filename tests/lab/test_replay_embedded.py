@@ -77,7 +77,7 @@ def _outcomes(compare, row):
 def test_replayed_files_are_those_of_the_present_engine(model, monkeypatch, capsys):
     before = {row["key"]: row for file in FILES for row in read_parquet(model / file.name)}
     shared, splits = read_parquet(model / GATE.name)
-    assert "acts otherwise" in aged(model, GridDomain())
+    assert "acts differently" in aged(model, GridDomain())
     monkeypatch.setattr(labelling, "FILES", [replace(file, least=1) for file in FILES])
     command = ["llm", "build-embedded", "--out", str(model), "--stage", "replay", "--processes", "1"]
     assert main([*command, f"grid.compare.horizon={HORIZON}", f"grid.compare.first={FIRST}"]) == 0

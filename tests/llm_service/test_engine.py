@@ -216,7 +216,7 @@ def test_a_full_queue_refuses_at_once(client: LocalClient) -> None:
         answers = list(pool.map(ask, range(2 * limit)))
     refusals = [answer for answer in answers if isinstance(answer, Refused)]
     assert len(answers) - len(refusals) >= limit
-    assert refusals and f"busy: {limit} requests inside" in str(refusals[0])
+    assert refusals and f"busy: {limit} requests in the engine" in str(refusals[0])
     assert client.ask(CHAT, max_tokens=4, deadline_s=30).reply_tokens == 4
 
 
@@ -273,7 +273,7 @@ def test_too_large_requests_are_refused_by_bytes_and_by_tokens(client: LocalClie
 
 
 def test_an_impossible_schema_is_refused(client: LocalClient, traffic: None) -> None:
-    with pytest.raises(Refused, match="does not take"):
+    with pytest.raises(Refused, match="does not accept"):
         client.ask(CHAT, max_tokens=8, deadline_s=10, schema={"type": "no such type"})
     # This one passes vLLM's check and fails when the grammar is compiled in the engine's process.
     with pytest.raises(Refused, match="schema it cannot compile"):

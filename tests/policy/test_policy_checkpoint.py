@@ -87,7 +87,7 @@ def test_weights_are_those_that_the_card_was_written_with(tmp_path, network):
 def test_a_card_of_a_newer_version_is_told_from_a_torn_one(tmp_path, network):
     checkpoint.save(tmp_path, network.state_dict(), CARD)
     rewritten_card(tmp_path, trained_on="weeks")
-    with pytest.raises(AceError, match="field 'trained_on', which this version does not read"):
+    with pytest.raises(AceError, match="field 'trained_on', which this version cannot read"):
         checkpoint.load_card(tmp_path)
     (tmp_path / checkpoint.CARD).write_text("[1]")
     with pytest.raises(AceError, match="cannot be read"):

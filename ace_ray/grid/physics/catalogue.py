@@ -50,7 +50,7 @@ class Catalogue:
         """
         if grid.n_busbar_per_sub != 2:
             raise GridMismatchError(
-                f"the catalogue is for two buses a substation, this grid has {grid.n_busbar_per_sub}",
+                f"the catalogue is for two buses per substation; this grid has {grid.n_busbar_per_sub}",
                 "build the environment with n_busbar=2",
             )
         self._new_action, self._nothing = action_space, action_space()

@@ -81,7 +81,7 @@ class GridModel:
             b.pos1_topo_vect != o or b.pos2_topo_vect != x for b, o, x in zip(branches, or_pos, ex_pos, strict=True)
         ):
             raise GridMismatchError(
-                f"environment {env.env_name!r} numbers its lines in another way than its LightSim grid",
+                f"environment {env.env_name!r} numbers its lines differently from its LightSim grid",
                 "make the environment with lightsim2grid.LightSimBackend and its default loader",
             )
         # ydc_12 = -1/(x * ratio) per unit of the grid's base power

@@ -46,8 +46,8 @@ def unreadable(folder: str, problem: str) -> DataError:
     """The error for a chronic that cannot be played."""
     return DataError(
         f"chronic {folder} cannot be read: {problem}",
-        "mend or remove its folder; its files must name the loads, generators and lines of this environment, "
-        "with one row a step",
+        "fix or remove its folder; its files must name the loads, generators and lines of this environment, "
+        "with one row per step",
     )
 
 

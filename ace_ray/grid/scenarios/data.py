@@ -81,7 +81,7 @@ def open_data(env_path: str, data: str) -> DataSet:
         raise DataError(f"no folder of chronics at {folder}", "set grid.data to a folder with one subfolder a chronic")
     names = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith((".", "__"))))
     if not names:
-        raise DataError(f"{folder} holds no chronics", "each chronic is a subfolder with load_p, load_q, prod_p files")
+        raise DataError(f"{folder} has no chronics", "each chronic is a subfolder with load_p, load_q, prod_p files")
     return DataSet(id=data, path=str(folder), chronics=names, split=_split(folder, names))
 
 
@@ -108,5 +108,5 @@ def _written_split(path: Path, names: tuple[str, ...]) -> dict[str, tuple[str, .
         raise DataError(f"{path} is not a split: {error!r}", "it needs the lists train, validation and test") from error
     listed = [name for part in split.values() for name in part]
     if len(set(listed)) != len(listed) or not set(listed) <= set(names):
-        raise DataError(f"{path} names a chronic twice or one that is not there", "mend the split")
+        raise DataError(f"{path} lists a chronic twice, or one that does not exist", "correct the split")
     return split

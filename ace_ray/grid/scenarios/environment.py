@@ -155,7 +155,7 @@ def _config(folder: Path) -> dict:
         except Exception as error:  # the file is a program
             raise DataError(
                 f"{folder / 'config.py'} does not run with this Grid2Op: {type(error).__name__}: {shortened(error)}",
-                "mend the file, or choose another environment",
+                "fix the file, or choose another environment",
             ) from error
     config = getattr(module, "config", None)
     if not isinstance(config, dict):

@@ -35,7 +35,7 @@ def is_blackout(done: bool, info: dict, step: int, length: int, chronic: str) ->
     if step < length and not errors:
         raise DataError(
             f"chronic '{chronic}' is over at step {step} of {length}, and the grid is not black",
-            "mend or remove it: its files must have the same number of rows",
+            "fix or remove it: its files must have the same number of rows",
         )
     return step < length or any(not isinstance(error, IllegalAction | AmbiguousAction) for error in errors)
 

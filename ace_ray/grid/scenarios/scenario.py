@@ -76,7 +76,7 @@ def episode_length(env: Any, scenario: Scenario) -> int:
     steps = env.ace_data.steps(scenario.chronic) - scenario.start_step
     if steps < 1:
         raise DataError(
-            f"scenario {scenario.key()} starts at or behind the end of its chronic",
+            f"scenario {scenario.key()} starts at or after the end of its chronic",
             f"choose a start step below {env.ace_data.steps(scenario.chronic)}",
         )
     return steps if scenario.max_steps is None else min(steps, scenario.max_steps)
@@ -91,7 +91,7 @@ def reset_to(env: Any, scenario: Scenario) -> Any:
     """
     if (env.ace_name, env.ace_data.id) != (scenario.env, scenario.data):
         raise DataError(
-            f"scenario {scenario.key()} belongs to another environment than '{env.ace_name}' on '{env.ace_data.id}'",
+            f"scenario {scenario.key()} is not of environment '{env.ace_name}' on '{env.ace_data.id}'",
             "set grid.env and grid.data to those of the scenario",
         )
     length = episode_length(env, scenario)

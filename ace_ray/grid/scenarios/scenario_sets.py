@@ -235,7 +235,7 @@ def _numbers(text: str, what: str, most: int) -> list[int]:
         low, high = (_whole(end, what, most=most) for end in found.groups())
         if high < low or high - low >= _MOST:
             raise ConfigError(
-                f"{what}={part.strip()} of a scenario set runs backwards or holds more than {_MOST}", _GRAMMAR
+                f"{what}={part.strip()} of a scenario set runs backwards or has more than {_MOST}", _GRAMMAR
             )
         numbers.extend(range(low, high + 1))
     return numbers
@@ -243,7 +243,7 @@ def _numbers(text: str, what: str, most: int) -> list[int]:
 
 def _whole(text: str, what: str, least: int = 0, most: int = _LAST_SEED) -> int:
     if not re.fullmatch(r"\s*[0-9]{1,18}\s*", text):
-        raise ConfigError(f"'{text}' is no whole number ({what} of a scenario set)", _GRAMMAR)
+        raise ConfigError(f"'{text}' is not a whole number ({what} of a scenario set)", _GRAMMAR)
     if not least <= int(text) <= most:
         raise ConfigError(f"{what}={text.strip()} of a scenario set is not within {least} and {most}", _GRAMMAR)
     return int(text)
@@ -255,5 +255,5 @@ def _fraction(text: str, what: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise ConfigError(f"'{text}' is no number from 0 to 1 ({what} of a scenario set)", _GRAMMAR)
+        raise ConfigError(f"'{text}' is not a number from 0 to 1 ({what} of a scenario set)", _GRAMMAR)
     return value

@@ -58,7 +58,7 @@ class Variation:
         """Read what has to be known of the grid from a Grid2Op environment."""
         if not env.redispatching_unit_commitment_availble:
             raise DataError(
-                f"environment '{env.ace_name}' does not tell limits and kinds of its generators",
+                f"environment '{env.ace_name}' does not give limits and types of its generators",
                 "leave perturbation and maintenance at 0",
             )
         return cls(

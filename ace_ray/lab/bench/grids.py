@@ -88,7 +88,7 @@ def page(folder: Path) -> str:
     found = {path.parent: _read(path) for path in sorted(folder.glob(f"*/{ABOUT}"))}
     results = {here: _results(here) for here in found}
     if not any(results.values()):
-        raise DataError(f"{folder} holds no results", "`ace bench grids` writes them")
+        raise DataError(f"{folder} has no results", "`ace bench grids` writes them")
     order = sorted((here for here in found if results[here]), key=lambda here: _place(found[here]["env"]))
     agents = sorted({one.agent for here in order for one in results[here]}, key=_rank)
     benched = any((here / SCREEN).is_file() for here in order)
@@ -154,7 +154,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path} cannot be read: {error}", "remove the file: it is made anew") from error
+        raise DataError(f"{path} cannot be read: {error}", "remove the file; it will be made again") from error
 
 
 def _place(env: str) -> tuple[int, str]:

@@ -119,7 +119,7 @@ def bench_rollout(settings: GridSettings, scenarios: str) -> dict[str, Any]:
         steps += len(actions)
         watch.seconds = dict(seconds)  # of the first play alone
         if any((obs.rho != end.rho).any() for obs in (last, decision_env.grid_observation)):
-            raise DataError(f"played again, {scenario.key()} ends elsewhere", "report this: it must not happen")
+            raise DataError(f"played again, {scenario.key()} ends in another state", "please report this as a bug")
     resets = {
         "ours": _median_ms(lambda: reset_to(env, chosen[0])),
         "bare": _median_ms(lambda: reset_to(bare_env, chosen[0])),

@@ -133,7 +133,7 @@ def _train(folder: Path, profiles: Sequence[str], overrides: Sequence[str]) -> N
     if done.returncode:
         raise WorkerError(
             f"training of {folder.name} ended with {done.returncode}",
-            f"read {folder / 'train.log'}, mend the cause, and run the comparison again: finished runs are kept",
+            f"read {folder / 'train.log'}, fix the cause, and repeat the command: finished runs are kept",
         )
 
 

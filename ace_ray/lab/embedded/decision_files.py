@@ -110,7 +110,7 @@ def write_decision_files(labels: Path, out: Path, least: Sequence[int] = (1, 1))
         raise DataError(
             f"the labels in {labels} hold {gate} pivotal validation decisions and {seeds} salvageable training ones, "
             f"{least[0]} and {least[1]} are needed",
-            "label more episodes: the same command goes on where it stopped",
+            "label more episodes: the same command continues where it stopped",
         )
     write_decisions(out, chosen, read_meta(labels))
     return gate, seeds

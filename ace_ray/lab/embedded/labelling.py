@@ -62,7 +62,7 @@ def generate(
         Counts and states per hour and process; `pivotal` and `salvageable` are of the whole folder.
 
     Raises:
-        DataError: the folder was begun with another plan, or by a decision engine that acts otherwise.
+        DataError: the folder was begun with another plan, or by a decision engine that acts differently.
     """
     out.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
@@ -108,13 +108,13 @@ def redescribe(folder: Path, progress: bool = True) -> int:
     For labels that were made before prompts changed. Their replays stay, so they have to be of the present engine.
 
     Raises:
-        DataError: they were replayed with a decision engine that acts otherwise.
+        DataError: they were replayed with a decision engine that acts differently.
     """
     meta = read_meta(folder)
     labeller = Labeller(LabelPlan.from_json(meta["plan"]))
     if not same(meta.get("behaviour", ()), labeller.meta()["behaviour"]):
         raise DataError(
-            f"the labels in {folder} were replayed with a decision engine that acts otherwise than the present one",
+            f"the labels in {folder} were replayed with a decision engine that acts differently from the present one",
             "label into a new folder: replays of two engines cannot be compared",
         )
     count = 0
@@ -215,7 +215,7 @@ def _begin(out: Path, meta: dict[str, Any]) -> None:
         )
     if not same(before.get("behaviour", ()), meta["behaviour"]):
         raise DataError(
-            f"the labels in {out} were begun with a decision engine that acts otherwise than the present one",
+            f"the labels in {out} were begun with a decision engine that acts differently from the present one",
             "label into a new folder: replays of two engines cannot be compared",
         )
 

@@ -46,7 +46,7 @@ def plant_all(
         Planted episodes in the folder.
 
     Raises:
-        DataError: the labels were made by a decision engine that acts otherwise than the present one.
+        DataError: the labels were made by a decision engine that acts differently from the present one.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     begun = time.monotonic()
@@ -77,7 +77,7 @@ def _renew(folder: Path, meta: dict[str, Any]) -> None:
     before = read_meta(folder)
     if not same(before.get("behaviour", ()), meta["behaviour"]):
         raise DataError(
-            f"the labels in {folder} were made by a decision engine that acts otherwise than the present one",
+            f"the labels in {folder} were made by a decision engine that acts differently from the present one",
             "label into a new folder: what survived there may not survive now",
         )
     (folder / META).write_text(json.dumps({**before, "critic_system": meta["critic_system"]}, indent=1))

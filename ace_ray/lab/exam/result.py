@@ -140,7 +140,7 @@ def critic_result(records: Sequence[Mapping[str, Any]], settings: RunSettings, s
     """
     greedy = [record for record in records if not record["astray"]]
     if not greedy:
-        raise DataError("in none of these states could a deadly decision be planted", "ask for more --states")
+        raise DataError("in none of these states could a fatal decision be injected", "ask for more --states")
     return {
         **_about(greedy, settings, split),
         **_critic_part(greedy),
