@@ -23,7 +23,7 @@ SETTINGS = RunSettings(
 
 def test_prompt_reply_and_replay_are_told_round_by_round():
     question = Question(SETTINGS, "validation:1;steps=60", step=0)
-    listed = question.actor.case(
+    listed = question.words.case(
         question.comparator.observation(question.snapshot), question.comparator.decision(question.snapshot)
     ).candidates
     number = next(n for n, shown in enumerate(listed) if shown.id != question.played)
