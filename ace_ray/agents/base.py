@@ -44,13 +44,11 @@ class RuleAgent(OwnAgent):
 
     Attributes:
         last: the last decision of this episode, None before the first.
-        last_slot: the slot played at `last`.
     """
 
     def _forget(self) -> None:
         super()._forget()
         self.last: Decision | None = None
-        self.last_slot = 0
 
     @abstractmethod
     def choose(self, decision: Decision, observation: GridObservation) -> int:
@@ -72,5 +70,5 @@ class RuleAgent(OwnAgent):
         action = self.engine.action(self.last_ids, observation)
         self.decision_seconds.append(time.perf_counter() - started)
         self.decisions += 1
-        self.last, self.last_slot = decision, slot
+        self.last = decision
         return action

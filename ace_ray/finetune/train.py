@@ -201,7 +201,7 @@ def preference_loss(policy: torch.Tensor, reference: torch.Tensor, beta: float) 
 
     Args:
         policy, reference: [2B] log-probabilities of replies, first the better ones, then the worse, in the same order.
-        beta: how dear it is to leave the reference.
+        beta: weight of the penalty for leaving the reference.
     """
     better, worse = (policy - reference).chunk(2)
     return -torch.nn.functional.logsigmoid(beta * (better - worse)).mean()

@@ -56,7 +56,7 @@ class GameRules:
 
 
 @dataclass(frozen=True)
-class Threats:
+class Contingencies:
     """Lines that may be lost soon."""
 
     lines: IntArray  # [O]
@@ -87,7 +87,7 @@ class Opponent:
         usual = dict(zip(order, given, strict=False)) if len(order) == len(given) else {}
         return cls(lines, np.array([usual.get(int(line), 1.0) for line in lines]), internals.attack_rest(env))
 
-    def threats(self, obs: GridObservation, lead: int) -> Threats:
+    def contingencies(self, obs: GridObservation, lead: int) -> Contingencies:
         """The next attack, whenever it comes, and maintenance that begins within `lead` steps."""
         start = np.asarray(obs.time_next_maintenance)
         due = np.flatnonzero((start > 0) & (start <= lead) & obs.line_status)
@@ -97,7 +97,7 @@ class Opponent:
         if chance.sum() > 0:
             weights[np.isin(lines, self.lines)] = chance / chance.sum()
         weights[np.isin(lines, due)] = 1.0
-        return Threats(lines, weights, due.size)
+        return Contingencies(lines, weights, due.size)
 
 
 class AttackClock:

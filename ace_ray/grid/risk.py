@@ -1,7 +1,7 @@
 """How near an action leaves the grid to a blackout: one number from what the next step and the next outage do.
 
 Of the figures of one step that were tried it says most about the hundred steps after it, which is not much: over the
-compared sets of 319 pivotal decisions of training and validation scenarios the action of least danger survived 32.5 %
+compared sets of 319 pivotal decisions of training and validation scenarios the action of least risk survived 32.5 %
 less of the horizon than the best one, any action 36.8 %, the one of highest slot score 35.1 %
 (results/language-model.md). It costs an AC power flow for each action and outage: too much for every decision, little
 beside a question to a language model.
@@ -17,7 +17,7 @@ from ace_ray.config.expert import ExpertSettings
 from ace_ray.grid.engine import DecisionEngine
 from ace_ray.grid.forecast import foretold
 from ace_ray.grid.observation import GridObservation
-from ace_ray.grid.opponent import Threats
+from ace_ray.grid.opponent import Contingencies
 from ace_ray.grid.physics.catalogue import LINE
 from ace_ray.grid.physics.model import FloatArray, IntArray
 
@@ -28,10 +28,10 @@ HALF_STRESS = _DEFAULT.half_stress  # overload sum after a contingency that coun
 NO_SOLUTION = _DEFAULT.island_cost  # what a contingency without a power flow solution counts; a blackout is 1
 LEAD = _DEFAULT.lead  # environment steps before its beginning from which maintenance counts as a contingency
 OVERLOAD = 5.0  # weight of the next step's max rho above `critical.rho_overloaded`
-MOST = 2.0  # danger of an action without a power flow solution, and the most that any other has
+MOST = 2.0  # risk of an action without a power flow solution, and the most that any other has
 
 
-class Danger:
+class Risk:
     """Measures actions of one observation; it uses the engine's AC check, and threads may share it.
 
     Args:
@@ -43,7 +43,7 @@ class Danger:
         self._turn = threading.Lock()
 
     def of(self, obs: GridObservation, ids: Sequence[int] | NDArray, accompany: Sequence[int] = ()) -> FloatArray:
-        """[n] danger of each action, 0 to MOST; NaN where the present state has no power flow solution.
+        """[n] risk of each action, 0 to MOST; NaN where the present state has no power flow solution.
 
         `risk + OVERLOAD * max(0, max rho - rho_overloaded)`: the max rho that is forecast for the next step, and the
         chance-weighted share of outages that are one too many, s / (s + HALF_STRESS) each, s being the sum of rho
@@ -56,12 +56,12 @@ class Danger:
         """
         ids = np.asarray(ids, np.int64)
         alone = (self._engine.catalogue.kind[ids] == LINE) & bool(accompany)
-        danger = np.full(ids.size, np.nan)
+        risk = np.full(ids.size, np.nan)
         with self._turn:
             for group, along in ((alone, ()), (~alone, tuple(accompany))):
                 if group.any():
-                    danger[group] = self._measured(obs, ids[group], along)
-        return danger
+                    risk[group] = self._measured(obs, ids[group], along)
+        return risk
 
     def _measured(self, obs: GridObservation, ids: IntArray, along: Sequence[int]) -> FloatArray:
         engine = self._engine
@@ -73,24 +73,24 @@ class Danger:
             topo = check.topology_after(topo, action_id)
         if not check.bring(topo, tuple(int(engine.catalogue.line[i]) for i in along)):
             return np.full(ids.size, np.nan)
-        threats = self._threats(obs)
-        there = np.flatnonzero((topo[model.line_or_pos[threats.lines]] > 0) & (threats.weights > 0))
-        lost = threats.lines[there]
+        contingencies = self._contingencies(obs)
+        there = np.flatnonzero((topo[model.line_or_pos[contingencies.lines]] > 0) & (contingencies.weights > 0))
+        lost = contingencies.lines[there]
         after = check.sweep(ids)
         outages = check.contingencies(ids, lost)
         stress = np.maximum(outages.rho - SOFT_RHO, 0.0).sum(axis=1)
         fatal = np.where(outages.converged, stress / (stress + HALF_STRESS), NO_SOLUTION)
-        risk = fatal.reshape(ids.size, lost.size) @ threats.weights[there]
+        risk = fatal.reshape(ids.size, lost.size) @ contingencies.weights[there]
         over = np.maximum(after.rho.max(axis=1) - engine.settings.critical.rho_overloaded, 0.0)
         return np.where(after.converged, np.minimum(risk + OVERLOAD * over, MOST), MOST)
 
-    def _threats(self, obs: GridObservation) -> Threats:
+    def _contingencies(self, obs: GridObservation) -> Contingencies:
         """The opponent's lines and maintenance; where there is no opponent, any credible outage alike."""
         engine = self._engine
-        threats = engine.opponent.threats(obs, LEAD)
+        contingencies = engine.opponent.contingencies(obs, LEAD)
         if engine.opponent.lines.size or not engine.security.lines.size:
-            return threats
-        lines = np.union1d(engine.security.lines, threats.lines).astype(np.int64)
+            return contingencies
+        lines = np.union1d(engine.security.lines, contingencies.lines).astype(np.int64)
         weights = np.full(lines.size, 1.0 / lines.size)
-        weights[np.isin(lines, threats.lines)] = 1.0
-        return Threats(lines, weights, threats.planned)
+        weights[np.isin(lines, contingencies.lines)] = 1.0
+        return Contingencies(lines, weights, contingencies.planned)

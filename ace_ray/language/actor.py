@@ -18,7 +18,7 @@ from ace_ray.domain import Outcome
 from ace_ray.grid.engine import Decision, DecisionEngine
 from ace_ray.grid.observation import GridObservation
 from ace_ray.grid.physics.catalogue import Catalogue
-from ace_ray.grid.risk import Danger
+from ace_ray.grid.risk import Risk
 from ace_ray.language.describe import action_text, candidate_view, describe_case, facts_of, unlisted_view, when_text
 from ace_ray.language.paper import paper_messages, resolve_changes
 from ace_ray.language.prompts import AttemptView, Message, actor_messages
@@ -75,7 +75,7 @@ class Actor:
         self.facts = facts
         self.settings = settings
         self._dialect = DIALECTS[settings.prompt]
-        self._danger = Danger(engine)
+        self._danger = Risk(engine)
         self.schema = self._dialect.schema
 
     @classmethod

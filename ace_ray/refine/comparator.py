@@ -12,7 +12,7 @@ import numpy as np
 
 from ace_ray.config.errors import GridMismatchError
 from ace_ray.domain import Continuation, Decision, Outcome, Simulator, Snapshot, Verdict, verdict
-from ace_ray.refine.trajectory_cache import Trail, Trails
+from ace_ray.refine.trajectory_cache import Trajectory, TrajectoryCache
 
 DECISIONS_KEPT = 32
 # Snapshots whose outcomes are kept: a refiner works on ten at a time, and 14 outcomes are about 2 kB.
@@ -37,9 +37,9 @@ class Comparator:
         self.simulator = simulator
         self.replays = 0  # actions followed so far, cached ones not counted
         self.steps = 0  # environment steps played for these
-        self.shared_steps = 0  # steps taken over from trails that had passed the same state
+        self.shared_steps = 0  # steps taken over from trajectories that had passed the same state
         self._continuation = continuation
-        self._trails = Trails()
+        self._trajectories = TrajectoryCache()
         # By snapshot, the last asked for last, and id.
         self._outcomes: OrderedDict[str, dict[int, Outcome]] = OrderedDict()
         self._decisions: OrderedDict[str, Decision] = OrderedDict()
@@ -103,28 +103,28 @@ class Comparator:
         branch = self.simulator.branch(snapshot)
         action = self.simulator.action(id, self.decision(snapshot), branch.obs)
         self._continuation.reset(branch.obs)
-        self._trails.enter(snapshot.scenario.key())
-        trail = Trail(snapshot.step)
-        while trail.end < until and not trail.dead:
-            reward, trail.dead = branch.step(action)
+        self._trajectories.enter(snapshot.scenario.key())
+        trajectory = Trajectory(snapshot.step)
+        while trajectory.end < until and not trajectory.dead:
+            reward, trajectory.dead = branch.step(action)
             self.steps += 1
-            trail.rewards.append(reward)
-            if trail.dead or trail.end == until:
+            trajectory.rewards.append(reward)
+            if trajectory.dead or trajectory.end == until:
                 break
             state = branch.digest()
-            known = self._trails.future(trail.end, state, until)
+            known = self._trajectories.future(trajectory.end, state, until)
             if known is not None:
-                rewards, trail.dead = known
-                trail.rewards += rewards
+                rewards, trajectory.dead = known
+                trajectory.rewards += rewards
                 self.shared_steps += len(rewards)
                 break
-            self._trails.passes(trail, trail.end, state)
+            self._trajectories.passes(trajectory, trajectory.end, state)
             action = self._continuation.act(branch.obs, reward)
         branch.close()
         self.replays += 1
-        alive = trail.rewards[: len(trail.rewards) - trail.dead]
+        alive = trajectory.rewards[: len(trajectory.rewards) - trajectory.dead]
         span = sum(alive) / len(alive) * (until - snapshot.step) if alive else 0.0
-        return Outcome(not trail.dead, len(trail.rewards), float(sum(trail.rewards)), float(span))
+        return Outcome(not trajectory.dead, len(trajectory.rewards), float(sum(trajectory.rewards)), float(span))
 
     # -- the cache on disk -----------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 The continuation is a function of the observation, so two trajectories of one scenario that reach one state at one
 step share their future. They do so often: a move and its revert, two actions with one effect, an action that the
-continuation would have chosen itself one decision earlier. What a trail has recorded is not played again.
+continuation would have chosen itself one decision earlier. What a trajectory has recorded is not played again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Trail:
+class Trajectory:
     """One followed trajectory.
 
     Attributes:
@@ -30,12 +30,12 @@ class Trail:
         return self.start + len(self.rewards)
 
 
-class Trails:
-    """Trails of one scenario by the states that they pass."""
+class TrajectoryCache:
+    """TrajectoryCache of one scenario by the states that they pass."""
 
     def __init__(self) -> None:
         self._scenario: str | None = None
-        self._states: dict[tuple[int, bytes], Trail] = {}
+        self._states: dict[tuple[int, bytes], Trajectory] = {}
 
     def enter(self, scenario: str) -> None:
         """Forgets everything when the scenario is another one."""
@@ -46,13 +46,15 @@ class Trails:
     def future(self, step: int, state: bytes, until: int) -> tuple[list[float], bool] | None:
         """Rewards of the steps from `step` to `until`, or to the blackout before it, and whether there is one.
 
-        None where no trail passes this state, or none that goes on long enough.
+        None where no trajectory passes this state, or none that goes on long enough.
         """
-        trail = self._states.get((step, state))
-        if trail is None or not (trail.dead or trail.end >= until):
+        trajectory = self._states.get((step, state))
+        if trajectory is None or not (trajectory.dead or trajectory.end >= until):
             return None
-        return trail.rewards[step - trail.start : until - trail.start], trail.dead and trail.end <= until
+        return trajectory.rewards[
+            step - trajectory.start : until - trajectory.start
+        ], trajectory.dead and trajectory.end <= until
 
-    def passes(self, trail: Trail, step: int, state: bytes) -> None:
-        """Notes that `trail` is in `state` after `step` steps; to be called where `future` knew nothing."""
-        self._states[step, state] = trail
+    def passes(self, trajectory: Trajectory, step: int, state: bytes) -> None:
+        """Notes that `trajectory` is in `state` after `step` steps; to be called where `future` knew nothing."""
+        self._states[step, state] = trajectory

@@ -20,10 +20,10 @@ def played(env, expert, scenario):
     obs, done, seen = reset_to(env, scenario), False, []
     expert.reset(obs)
     while not done and len(seen) < 130:
-        outlook, before = expert._outlook, expert.decisions
+        lookahead, before = expert._lookahead, expert.decisions
         action = expert.act(obs, 0.0, False)
-        place = outlook.load(obs, expert.engine.opponent.threats(obs, 0), foretold(obs))
-        measured = outlook.measure(place, [0, *expert.last_ids])
+        node = lookahead.load(obs, expert.engine.opponent.contingencies(obs, 0), foretold(obs))
+        measured = lookahead.measure(node, [0, *expert.last_ids])
         risks = None if measured is None else measured.risk
         seen.append((obs.copy(), expert.last_ids, expert.decisions > before, risks))
         obs, _, done, info = env.step(action)

@@ -14,12 +14,12 @@ def opponent(env, engine):
 
 def test_the_next_attack_is_as_likely_as_the_opponent_itself_weighs_its_lines(env, opponent, episode_observations):
     for obs in episode_observations[::20]:
-        threats = opponent.threats(obs, 0)
+        contingencies = opponent.contingencies(obs, 0)
         own = env._opponent
         weights = np.where(obs.line_status[own._lines_ids], obs.rho[own._lines_ids] / own._rho_normalization, 0.0)
         expected = dict(zip(own._lines_ids, weights / weights.sum(), strict=True))
-        assert threats.planned == 0
-        assert threats.weights == pytest.approx([expected[line] for line in threats.lines])
+        assert contingencies.planned == 0
+        assert contingencies.weights == pytest.approx([expected[line] for line in contingencies.lines])
 
 
 def test_maintenance_that_begins_soon_is_a_certain_loss(opponent, episode_observations):
@@ -27,9 +27,9 @@ def test_maintenance_that_begins_soon_is_a_certain_loss(opponent, episode_observ
     obs.time_next_maintenance[:] = -1
     line = next(k for k in range(obs.n_line) if k not in opponent.lines)
     obs.time_next_maintenance[line] = 5
-    threats = opponent.threats(obs, 5)
-    assert threats.planned == 1 and threats.weights[list(threats.lines).index(line)] == 1.0
-    assert opponent.threats(obs, 4).planned == 0
+    contingencies = opponent.contingencies(obs, 5)
+    assert contingencies.planned == 1 and contingencies.weights[list(contingencies.lines).index(line)] == 1.0
+    assert opponent.contingencies(obs, 4).planned == 0
 
 
 def test_the_clock_agrees_with_the_opponent_s_own_counters(env, engine, scenario):
@@ -60,7 +60,7 @@ def test_a_grid_without_an_opponent_has_no_threats_but_maintenance(case14):
     case14.reset()
     opponent = Opponent.from_env(case14, np.arange(case14.n_line))
     obs = case14.get_obs()
-    assert opponent.lines.size == 0 and opponent.threats(obs, 0).lines.size == 0
+    assert opponent.lines.size == 0 and opponent.contingencies(obs, 0).lines.size == 0
 
 
 def test_a_line_is_tripped_after_the_steps_that_are_tolerated_or_at_once_when_far_above_its_limit():

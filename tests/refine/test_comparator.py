@@ -109,7 +109,7 @@ def test_shared_futures_change_no_outcome(own_env, own_engine, short_settings, g
     for share in (True, False):
         comparator = make_comparator(own_env, own_engine)
         if not share:
-            comparator._trails.future = lambda step, state, until: None
+            comparator._trajectories.future = lambda step, state, until: None
         for snapshot, played in reversed(greedy_decisions):
             decision = comparator.decision(snapshot)
             found.append(comparator.outcomes(snapshot, comparator.compared_set(decision, played)))

@@ -21,12 +21,12 @@ import numpy as np
 
 from ace_ray.agents.base import OwnAgent
 from ace_ray.agents.expert.forecast_trust import Trust
-from ace_ray.agents.expert.lookahead import Aim, Moves, Outlook, Place
+from ace_ray.agents.expert.lookahead import Aim, Lookahead, Moves, Node
 from ace_ray.config.expert import ExpertSettings
 from ace_ray.grid.engine import DecisionEngine
 from ace_ray.grid.forecast import foretell, simulate
 from ace_ray.grid.observation import GridObservation
-from ace_ray.grid.opponent import AttackClock, Threats
+from ace_ray.grid.opponent import AttackClock, Contingencies
 from ace_ray.grid.physics.model import FloatArray
 
 _LIMIT = 1.0  # rho from which a line is on its way to being tripped
@@ -49,7 +49,7 @@ class _Plan:
     value: float  # lower is better
     cost: float  # of the way so far
     first: int  # row of the first move
-    place: Place
+    node: Node
 
 
 class Expert(OwnAgent):
@@ -58,7 +58,7 @@ class Expert(OwnAgent):
     def __init__(self, action_space: Any, engine: DecisionEngine) -> None:
         super().__init__(action_space, engine)
         self.settings: ExpertSettings = engine.settings.expert
-        self._outlook = Outlook(engine, self.settings)
+        self._lookahead = Lookahead(engine, self.settings)
         self._forget()
 
     def _forget(self) -> None:
@@ -70,25 +70,25 @@ class Expert(OwnAgent):
     def act(self, observation: GridObservation, reward: float, done: bool = False) -> Any:
         """Returns the Grid2Op action for this observation."""
         started = time.perf_counter()
-        settings, outlook = self.settings, self._outlook
+        settings, lookahead = self.settings, self._lookahead
         self._expected = self._trust.see(observation)
         foretell(observation, self._expected)
-        threats = self.engine.opponent.threats(observation, settings.lead)
-        soon = self._clock.steps_until_attack(observation) <= settings.lead or bool(threats.planned)
+        contingencies = self.engine.opponent.contingencies(observation, settings.lead)
+        soon = self._clock.steps_until_attack(observation) <= settings.lead or bool(contingencies.planned)
         self._pause = max(0, self._pause - 1)
         ids: tuple[int, ...] = ()
         decided = float(observation.rho.max()) >= settings.rho_overloaded
         if decided:
-            ids = self._relieve(observation, threats, soon)
+            ids = self._relieve(observation, contingencies, soon)
         else:
-            if soon and not self._pause and threats.lines.size:
-                place = outlook.load(observation, threats, self._expected)
-                now = outlook.measure(place, [0])
+            if soon and not self._pause and contingencies.lines.size:
+                node = lookahead.load(observation, contingencies, self._expected)
+                now = lookahead.measure(node, [0])
                 if now is not None and now.risk[0] > settings.risk:
                     decided = True
-                    ids = self._prevent(observation, place, outlook.exactly(place, now, [0]))
+                    ids = self._prevent(observation, node, lookahead.exactly(node, now, [0]))
                     self._pause = 0 if ids else settings.pause
-            ids = ids or self._calm(observation, threats)
+            ids = ids or self._calm(observation, contingencies)
         self.last_ids = ids
         action = self.engine.action(ids, observation)
         if decided:
@@ -98,56 +98,56 @@ class Expert(OwnAgent):
 
     # -- prevention ---------------------------------------------------------------------------------------------------
 
-    def _prevent(self, observation: GridObservation, place: Place, now: Moves) -> tuple[int, ...]:
+    def _prevent(self, observation: GridObservation, node: Node, now: Moves) -> tuple[int, ...]:
         """The first move of the one or two that lower the risk enough; () where there is none."""
-        settings, outlook = self.settings, self._outlook
+        settings, lookahead = self.settings, self._lookahead
         risk = float(now.risk[0])
-        moves = outlook.expand(place, "risk", risks=outlook.risks(now, 0))
+        moves = lookahead.expand(node, "risk", risks=lookahead.risks(now, 0))
         if moves is None:
             return ()
         rows = np.flatnonzero((moves.worst < settings.rho_room) & (moves.ids > 0))
         rows = rows[np.argsort(moves.risk[rows], kind="stable")][: settings.exact]
         if not rows.size:
             return ()
-        moves = outlook.exactly(place, moves, rows)
+        moves = lookahead.exactly(node, moves, rows)
         least = max(settings.gain, settings.share * risk)
         ranked = []
         for row in np.argsort(moves.risk, kind="stable")[: settings.width].tolist():
             alone = then = float(moves.risk[row])
             if moves.risk.min() > _NEGLIGIBLE:
-                then = min(then, self._second(place, moves, row))
+                then = min(then, self._second(node, moves, row))
             ranked.append((then + _FIRST_WEIGHT * alone, row, then, alone))
         _, row, then, alone = min(ranked)
         enough = risk - alone >= least or (risk - then >= _TWO_MOVES * least and alone <= risk + _WORSE_FIRST)
         chosen = (int(moves.ids[row]),)
         return chosen if enough and self._simulated(observation, chosen) < settings.rho_overloaded else ()
 
-    def _second(self, place: Place, moves: Moves, row: int) -> float:
+    def _second(self, node: Node, moves: Moves, row: int) -> float:
         """The least risk after one more move."""
-        outlook = self._outlook
-        there = outlook.after(place, moves, row)
-        further = outlook.expand(there, "risk", risks=outlook.risks(moves, row), most=self.settings.second_list)
+        lookahead = self._lookahead
+        there = lookahead.after(node, moves, row)
+        further = lookahead.expand(there, "risk", risks=lookahead.risks(moves, row), most=self.settings.second_list)
         if further is None:
             return np.inf
         rows = np.flatnonzero(further.worst < self.settings.rho_room)
         rows = rows[np.argsort(further.risk[rows], kind="stable")][: self.settings.exact // 2]
-        return float(outlook.exactly(there, further, rows).risk.min(initial=np.inf))
+        return float(lookahead.exactly(there, further, rows).risk.min(initial=np.inf))
 
     # -- overload -----------------------------------------------------------------------------------------------------
 
-    def _relieve(self, observation: GridObservation, threats: Threats, soon: bool) -> tuple[int, ...]:
+    def _relieve(self, observation: GridObservation, contingencies: Contingencies, soon: bool) -> tuple[int, ...]:
         """A move that relieves the grid and leaves little risk; where there is none, the first of a plan."""
-        outlook = self._outlook
+        lookahead = self._lookahead
         aim: Aim = "both" if soon else "overload"
         weight = _RISK_WEIGHT * (1.0 if soon else _CALM_WEIGHT)
-        place = outlook.load(observation, threats, self._expected)
+        node = lookahead.load(observation, contingencies, self._expected)
         along = self.engine.accompany(observation)
         if along:
-            place = outlook.with_lines(place, along)
-        moves = outlook.expand(place, aim, switches=not along)
+            node = lookahead.with_lines(node, along)
+        moves = lookahead.expand(node, aim, switches=not along)
         if moves is None and along:  # the line cannot go in here
-            place, along = outlook.load(observation, threats, self._expected), ()
-            moves = outlook.expand(place, aim)
+            node, along = lookahead.load(observation, contingencies, self._expected), ()
+            moves = lookahead.expand(node, aim)
         if moves is None:
             return along
         relieving = np.flatnonzero(moves.worst < self.settings.rho_overloaded)
@@ -156,32 +156,32 @@ class Expert(OwnAgent):
             ids = self._with(moves, int(row), along)
             if self._simulated(observation, ids) < _LIMIT:
                 return ids
-        return self._plan(observation, place, moves, along, weight)
+        return self._plan(observation, node, moves, along, weight)
 
     def _plan(
-        self, observation: GridObservation, place: Place, moves: Moves, along: tuple[int, ...], weight: float
+        self, observation: GridObservation, node: Node, moves: Moves, along: tuple[int, ...], weight: float
     ) -> tuple[int, ...]:
         """The first move of the best sequence found by a beam search; the others only serve to judge it.
 
         Twelve first moves with short looks behind them saved more grids than five with long ones (results/expert.md).
         """
-        settings, outlook = self.settings, self._outlook
-        value = self._overload(moves, place) + 1e-3 * moves.worst + _EARLIER * weight * moves.risk
+        settings, lookahead = self.settings, self._lookahead
+        value = self._overload(moves, node) + 1e-3 * moves.worst + _EARLIER * weight * moves.risk
         order = np.argsort(value, kind="stable")
         beam = [
-            _Plan(float(value[row]), _EARLIER * float(value[row]), int(row), outlook.after(place, moves, int(row)))
+            _Plan(float(value[row]), _EARLIER * float(value[row]), int(row), lookahead.after(node, moves, int(row)))
             for row in order[: settings.plan_first]
         ]
         for _ in range(settings.plan_depth - 1):
             longer: list[_Plan] = []
             for plan in beam:
-                further = outlook.relieving(plan.place, settings.plan_list)
+                further = lookahead.relieving(plan.node, settings.plan_list)
                 if further is None:
                     continue
-                over = self._overload(further, plan.place)
+                over = self._overload(further, plan.node)
                 for row in np.argsort(over, kind="stable")[: settings.plan_width]:
                     now = float(over[row])
-                    then = outlook.after(plan.place, further, int(row))
+                    then = lookahead.after(plan.node, further, int(row))
                     longer.append(_Plan(plan.cost + now, plan.cost + _EARLIER * now, plan.first, then))
             if not longer:
                 break
@@ -192,18 +192,18 @@ class Expert(OwnAgent):
         options = [self._with(moves, row, along) for row in firsts]
         return next((ids for ids in options if np.isfinite(self._simulated(observation, ids))), options[0])
 
-    def _overload(self, moves: Moves, place: Place) -> FloatArray:
+    def _overload(self, moves: Moves, node: Node) -> FloatArray:
         """[n] overload after each move: each line's weighs more the less time it has, and a trip weighs 1 and more."""
-        past = np.minimum(place.overflow, self.engine.game.tolerated)
+        past = np.minimum(node.overflow, self.engine.game.tolerated)
         above = (np.maximum(moves.rho - _MARGIN, 0.0) * (1.0 + 0.5 * past)).sum(axis=1)
-        tripped = self.engine.game.tripped(place.overflow, moves.rho)
+        tripped = self.engine.game.tripped(node.overflow, moves.rho)
         return above + (tripped * np.where(moves.rho >= self.engine.game.hard_rho, 2.0, 1.0)).sum(axis=1)
 
     # -- calm ---------------------------------------------------------------------------------------------------------
 
-    def _calm(self, observation: GridObservation, threats: Threats) -> tuple[int, ...]:
+    def _calm(self, observation: GridObservation, contingencies: Contingencies) -> tuple[int, ...]:
         """A reconnection, or a move back to the reference that adds no risk, or nothing."""
-        rules, settings, outlook = self.engine.rules, self.settings, self._outlook
+        rules, settings, lookahead = self.engine.rules, self.settings, self._lookahead
         line = rules.reconnection(observation)
         if line is not None:
             return (line,)
@@ -212,11 +212,11 @@ class Expert(OwnAgent):
         options = rules.reversions(observation)
         if not options.size:
             return ()
-        place = outlook.load(observation, threats, self._expected)
-        moves = outlook.measure(place, np.concatenate([[0], options]))
+        node = lookahead.load(observation, contingencies, self._expected)
+        moves = lookahead.measure(node, np.concatenate([[0], options]))
         if moves is None:
             return ()
-        moves = outlook.exactly(place, moves, np.arange(moves.ids.size))
+        moves = lookahead.exactly(node, moves, np.arange(moves.ids.size))
         allowed = (moves.worst < settings.rho_revert) & (moves.risk <= moves.risk[0] + settings.revert_risk)
         rows = np.flatnonzero(allowed & (moves.ids > 0))
         if not rows.size:
@@ -241,5 +241,5 @@ def _best(plans: list[_Plan], most: int) -> list[_Plan]:
     """The best plans, one for each first move and topology reached."""
     kept: dict[tuple[int, bytes], _Plan] = {}
     for plan in sorted(plans, key=lambda plan: plan.value):
-        kept.setdefault((plan.first, plan.place.topo.tobytes()), plan)
+        kept.setdefault((plan.first, plan.node.topo.tobytes()), plan)
     return list(kept.values())[:most]

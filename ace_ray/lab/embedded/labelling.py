@@ -52,7 +52,7 @@ def generate(
         minutes: time budget; episodes under way are finished.
         episodes: number of new episodes.
         states: replayed decisions that the folder holds in the end, those of earlier calls among them.
-        validation_share: every so-and-so-manieth episode is one of the validation split.
+        validation_share: share of the episodes that is of the validation split.
         only: label this split alone.
         until_enough: stop as well once the folder has enough for gate and seed files, and take each episode from the
             split that lacks more of them instead of by `validation_share`.
