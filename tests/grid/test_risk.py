@@ -68,6 +68,6 @@ def test_where_no_opponent_attacks_every_credible_outage_counts_alike() -> None:
     engine = DecisionEngine(env, settings)
     assert not engine.opponent.lines.size
     danger = Risk(engine)
-    contingencies = danger._threats(obs)
+    contingencies = danger._contingencies(obs)
     np.testing.assert_allclose(contingencies.weights, 1 / engine.security.lines.size)
     assert danger.of(obs, [0])[0] > 0
