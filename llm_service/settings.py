@@ -24,10 +24,14 @@ class EngineSettings(_Settings):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         "bfloat16", description="type of weights and cache"
     )
-    max_model_len: int = Field(2560, ge=64, description="most tokens of one request, prompt and reply together")
-    max_num_seqs: int = Field(32, ge=1, description="most requests in one batch of the engine")
-    max_queued: int = Field(64, ge=1, description="requests inside the engine (running and waiting); more are refused")
-    max_request_bytes: int = Field(65_536, ge=256, description="UTF-8 bytes of messages and schema; more are refused")
+    max_model_len: int = Field(2560, ge=64, description="maximum tokens of one request, prompt and reply together")
+    max_num_seqs: int = Field(32, ge=1, description="maximum requests in one batch of the engine")
+    max_queued: int = Field(
+        64, ge=1, description="maximum requests in the engine, running and waiting; more are refused"
+    )
+    max_request_bytes: int = Field(
+        65_536, ge=256, description="maximum UTF-8 bytes of messages and schema; more are refused"
+    )
     adapters: Literal["auto", "lora", "merged", "off"] = Field(
         "auto",
         description="versions beside the base model (lora), one at a time merged into its weights, or none; auto: what "
@@ -94,7 +98,7 @@ class ServiceSettings(_Settings):
 
     engine: EngineSettings = EngineSettings()
     endpoint: EndpointSettings = EndpointSettings()
-    max_in_flight: int = Field(16, ge=1, description="requests that one client keeps in flight; others wait")
+    max_in_flight: int = Field(16, ge=1, description="maximum requests that one client keeps in flight; others wait")
     max_handle_queue: int = Field(64, ge=1, description="requests that one client's handle queues for a busy replica")
     start_timeout_s: float = Field(300.0, gt=0, description="seconds until the deployment must be running")
     health_period_s: float = Field(2.0, gt=0, description="seconds between two health checks of a replica")

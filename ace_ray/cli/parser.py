@@ -74,7 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
     command(
         "evaluate", "play an agent on scenarios and print survival, reward and decision time", _evaluate, settings=True
     )
-    command("compare", "paired differences of two or more evaluations from the first of them", _compare)
+    command("compare", "compare evaluations with the first one, scenario by scenario", _compare)
     command(
         "finetune", "tune the language model on a run's refinements, and publish it if the gate accepts it", _finetune
     )
@@ -85,7 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
     llm = group("llm", "the language model")
     llm("build-embedded", "label decisions by replay and train the embedded model on them", _build, settings=True)
     llm("serve", "serve the model on Ray Serve until Ctrl-C", _serve, settings=True)
-    llm("ask", "ask the model about one decision: prompt, replies, and what the replay says", _ask, settings=True)
+    llm("ask", "ask the model about one decision: prompt, replies and their replays", _ask, settings=True)
     llm(
         "eval",
         "measure the model on held-out decisions: legal replies, better actions, survival regret",
@@ -121,8 +121,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     bench(
         "critics",
-        "train with the critic, with random edits and with none for the same number of "
-        "decisions, and compare the policies",
+        "train with the critic, with random edits and without edits for as many decisions, and compare the policies",
         _trained("critics"),
         settings=True,
     )
@@ -183,7 +182,7 @@ def _train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         metavar="RUN",
-        help="continue this run with its own settings; auto: the one called name=..., started if new",
+        help="continue this run with its own settings; auto: continue the run called name=..., or start it",
     )
 
 
@@ -260,11 +259,11 @@ def _build(parser: argparse.ArgumentParser) -> None:
         "--stage",
         choices=("labels", "plant", "files", "train", "critic", "card", "all", "decisions", "describe", "replay"),
         default="all",
-        help="one stage (default: the first six); plant: episodes for the critic, from the labels; critic: the adapter "
-        "of the critic that ships with the model, then the card; decisions: label for gate and seed files alone until "
-        "there are enough, then write files and card; describe: write the texts of existing labels anew, then files "
-        "and card; replay: replay the decisions of gate and seed files with the present engine, drop those that no "
-        "longer belong there, then the card",
+        help="one stage (default: the first six); plant: episodes with injected mistakes for the critic, from the "
+        "labels; critic: the critic's adapter that ships with the model, then the card; decisions: label only until "
+        "there are enough decisions for gate and seed files, then write files and card; describe: rewrite the texts of "
+        "existing labels, then files and card; replay: replay the decisions of gate and seed files with the present "
+        "engine, drop those that are not pivotal or salvageable with it, then the card",
     )
     parser.add_argument("--processes", type=_positive, default=2, help="processes that label and replay (default: 2)")
     parser.add_argument("--label-minutes", type=float, metavar="MIN", help="time for labelling (default: 60 for all)")
@@ -282,7 +281,7 @@ def _ask(parser: argparse.ArgumentParser) -> None:
         "--scenario", default="test:1", help="scenario set; its first scenario is played greedily (default: test:1)"
     )
     parser.add_argument(
-        "--step", type=int, metavar="N", help="first decision from step N on (default: one that can still be saved)"
+        "--step", type=int, metavar="N", help="first decision at or after step N (default: one that can still be saved)"
     )
     parser.add_argument("--adapter", type=Path, metavar="DIR", help="adapter version, such as RUN/adapters/actor-v1")
 
@@ -335,8 +334,8 @@ def _rollout(parser: argparse.ArgumentParser) -> None:
         "--llm-latency",
         type=_latency,
         metavar="SECONDS",
-        help="measure what a refiner costs the worker beside it instead; its questions are answered after SECONDS, "
-        "or by the real model (engine)",
+        help="instead measure what a refiner costs the worker beside it; its questions are answered after SECONDS, "
+        "or by the real model ('engine')",
     )
     parser.add_argument("--json", type=writable_file, metavar="FILE", help="write the result here")
 
@@ -388,7 +387,7 @@ def _trained(prefix: str) -> Add:
 
 def _grids(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--out", type=writable_folder, required=True, metavar="DIR", help="folder of results; those that exist are kept"
+        "--out", type=writable_folder, required=True, metavar="DIR", help="folder of results; existing ones are kept"
     )
     parser.add_argument(
         "--env", action="append", metavar="NAME", help="a grid; may be repeated (default: all known grids)"

@@ -34,7 +34,7 @@ class ExpertSettings(Settings):
     plan_depth: int = Field(3, ge=1, description="moves of a plan against an overload that no single move relieves")
     plan_first: int = Field(12, ge=1, description="first moves that plans start from")
     plan_width: int = Field(8, ge=1, description="plans kept at each further move")
-    plan_list: int = Field(48, ge=4, description="moves of the screen looked at after each move of a plan")
+    plan_list: int = Field(48, ge=4, description="moves of the screen considered after each move of a plan")
     overload_list: int = Field(120, ge=1, description="moves of the screen against an overload")
     risk_list: int = Field(60, ge=1, description="moves of the screen against a contingency")
     second_list: int = Field(24, ge=1, description="the same for the second of two preventive moves")

@@ -16,7 +16,7 @@ class RefineSettings(Settings):
         "lookback",
         description="which decisions are queued: those before a blackout, walked back from it, or those with r < r_low",
     )
-    lookback: int = Field(8, ge=1, description="decisions before a blackout that are looked at")
+    lookback: int = Field(8, ge=1, description="decisions before a blackout that are examined")
     r_low: float = Field(0.0, description="reward below which trigger=paper asks (ACE's best: 0)")
     rounds: int = Field(5, ge=1, description="rounds with feedback before a refinement is given up (ACE: 5)")
     proposals: int = Field(
@@ -49,9 +49,9 @@ class CriticSettings(Settings):
         0.1, gt=0, description="change of the highest rho at or above which a step is key (not with key_steps=reward)"
     )
     scale: float = Field(0.2, gt=0, description="K: each edit is -2K, -K, +K or +2K (ACE: 0.2)")
-    edits: int = Field(4, ge=1, description="most edits per episode (ACE: 4)")
-    key_limit: int = Field(16, ge=1, le=32, description="most key steps shown to the critic")
-    every: int = Field(4, ge=1, description="finished episodes between two critic requests a refiner")
+    edits: int = Field(4, ge=1, description="maximum edits per episode (ACE: 4)")
+    key_limit: int = Field(16, ge=1, le=32, description="maximum key steps shown to the critic")
+    every: int = Field(4, ge=1, description="finished episodes per critic request")
 
 
 class LanguageSettings(Settings):
@@ -67,12 +67,12 @@ class LanguageSettings(Settings):
     )
     danger: bool = Field(
         True,
-        description="show the risk of each candidate, called its danger in the prompt (grid/risk.py), and end with the "
-        "candidates that are left, least danger first",
+        description="show the risk of each candidate, which the prompt calls its danger (grid/risk.py), and end with the "
+        "remaining candidates, lowest risk first",
     )
-    max_tokens: int = Field(160, ge=16, description="most tokens of a reply")
+    max_tokens: int = Field(160, ge=16, description="maximum tokens of a reply")
     temperature: float = Field(0.7, ge=0, description="sampling temperature of the first round")
-    deadline_s: float = Field(60.0, gt=0, description="seconds after which a request is given up")
+    deadline_s: float = Field(60.0, gt=0, description="seconds after which a request is abandoned")
 
 
 class FinetuneSettings(Settings):
@@ -81,12 +81,11 @@ class FinetuneSettings(Settings):
     enabled: bool = Field(True, description="tune the model during training")
     every: int = Field(100, ge=1, description="new confirmed refinements between two tunings (ACE: 100)")
     window: int = Field(1000, ge=1, description="latest refinements that the data set is drawn from (ACE: 1000)")
-    least: int = Field(8, ge=1, description="fewest confirmed refinements to tune on")
+    least: int = Field(8, ge=1, description="minimum confirmed refinements to tune on")
     labels: Literal["reply", "best"] = Field(
         "reply",
-        description="what is learned: the reply that a replay confirmed, or the best action known "
-        "from the refinement's "
-        "replays, in the embedded model's wording",
+        description="what is learned: the reply that a replay confirmed, or the best action known from the "
+        "refinement's replays, in the embedded model's wording",
     )
     objective: Literal["sft", "dpo"] = Field(
         "sft", description="sft: likelihood of the better reply; dpo: also its preference over one that lost"
