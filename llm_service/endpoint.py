@@ -1,4 +1,4 @@
-"""Client of any OpenAI-compatible endpoint (`llm.endpoint.url`): a hosted model, or somebody else's vLLM server.
+"""Client of any OpenAI-compatible endpoint (`llm.endpoint.url`): a hosted model, or another vLLM server.
 
 `POST {url}/chat/completions`, as everybody serves it. Bounded like our own service: a deadline that holds from the call
 to the last byte, requests in flight, bytes of request and reply, and a refusal instead of a queue without end. The

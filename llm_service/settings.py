@@ -1,4 +1,4 @@
-"""Settings of the language-model service. A default stands here and nowhere else."""
+"""Settings of the language-model service. Every default is defined here and nowhere else."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -75,7 +75,7 @@ class EngineSettings(_Settings):
 
 
 class EndpointSettings(_Settings):
-    """A model that somebody else serves, over the OpenAI-compatible API; it takes the place of our own engine."""
+    """A model behind an OpenAI-compatible API; it replaces the run's own engine."""
 
     url: str = Field("", description="base URL such as https://host/v1; empty: the run starts its own engine")
     model: str = Field("", description="name of the model there")

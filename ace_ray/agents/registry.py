@@ -172,7 +172,7 @@ def _run_folder(name: str) -> Path | None:
 
 
 def _outside(spec: str) -> tuple[Callable[[Any, str], BaseAgent], Path]:
-    """Somebody else's `make_agent` and the folder that it is given: `module:make_agent`, or a Grid2Op submission.
+    """A `make_agent` from outside and the folder that it is given: `module:make_agent`, or a Grid2Op submission.
 
     Raises:
         ConfigError: there is none.

@@ -67,8 +67,8 @@ class LanguageSettings(Settings):
     )
     danger: bool = Field(
         True,
-        description="show the risk of each candidate, which the prompt calls its danger (grid/risk.py), and end with the "
-        "remaining candidates, lowest risk first",
+        description="show the risk of each candidate, which the prompt calls its danger (grid/risk.py), and end with "
+        "the remaining candidates, lowest risk first",
     )
     max_tokens: int = Field(160, ge=16, description="maximum tokens of a reply")
     temperature: float = Field(0.7, ge=0, description="sampling temperature of the first round")

@@ -1,4 +1,4 @@
-"""`ace report RUN`: one self-contained HTML page about a run, from what lies in its folder."""
+"""`ace report RUN`: one self-contained HTML page about a run, from the files in its folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Episodes as Parquet: one row an episode of an agent, everything that names it beside what became of it.
+"""Episodes as Parquet: one row an episode of an agent, what identifies it and its result.
 
 docs/evaluation.md describes the columns. Any Parquet reader takes them up; rows of several evaluations simply add up.
 """

@@ -31,7 +31,7 @@ from ace_ray.language.view import BadView, CandidateView, CaseView, date_text
 
 @dataclass(frozen=True)
 class LabelledCase:
-    """A decision and what became of its actions.
+    """A decision and the outcomes of its actions.
 
     Attributes:
         key: Snapshot key, unique.

@@ -1,11 +1,11 @@
 """What a decision engine does on a few fixed states: its fingerprint, by which labels know their age.
 
-Outcomes, and so all labels, depend on the controller that goes on after the compared action: predicate, rules,
-candidates and scores. Settings have a hash; code has none that would mean anything. So what it does is written down
-where labels are made, and compared where they are used. Values are stored rather than hashed: a power flow differs in
-its last digits from machine to machine, and a hash would turn on whether a digit lies at the edge of its rounding.
+Outcomes, and so all labels, depend on the controller that continues after the compared action: predicate, rules,
+candidates and scores. A hash covers the settings but not the code. So the engine's behaviour is recorded where labels
+are made, and compared where they are used. Values are stored rather than hashed: the last digits of a power flow differ
+between machines, and a hash would change when a digit is at the edge of its rounding.
 
-Eight states are a sample: a change that touches one decision in hundreds may pass, and whoever makes it knows.
+Eight states are a sample: a change that affects one decision in hundreds may pass unnoticed.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What an observation foretells of the next step: its injections, and `obs.simulate` without its copies.
+"""What an observation predicts of the next step: its injections, and `obs.simulate` without its copies.
 
 Better injections can be put in the place of those. A third of the time of `obs.simulate` goes into a deep copy of what
 is read once and thrown away.

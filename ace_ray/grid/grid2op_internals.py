@@ -125,14 +125,14 @@ def shunts(obs: Any) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[
 def forecast_parts(obs: Any) -> tuple[dict[int, Any], Any] | None:
     """The prepared injections by horizon, and the environment that `simulate` steps.
 
-    None where nothing is foretold, or the observation is not Grid2Op's own.
+    None where nothing is predicted, or the observation is not Grid2Op's own.
     """
     known, env = getattr(obs, "_forecasted_grid_act", None), getattr(obs, "_obs_env", None)
     return None if known is None or env is None or not has_forecast(obs) else (known, env)
 
 
 def has_forecast(obs: Any) -> bool:
-    """Whether the observation foretells the next step."""
+    """Whether the observation predicts the next step."""
     return len(getattr(obs, "_forecasted_inj", ())) > NEXT
 
 

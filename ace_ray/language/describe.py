@@ -153,7 +153,7 @@ def describe_case(
         flows: with the far end, power and loading of each element.
         played: catalogue id of the bad example; None for a plain question.
         outcome: how the bad example ended.
-        dangers: danger of each of the listed actions (`grid.danger`, 1 is 100 %); None: not shown.
+        dangers: risk of each of the listed actions (`grid.risk`, 1 is 100 %); None: not shown.
     """
     legal = [int(k) for k in np.flatnonzero(decision.mask) if decision.ids[k] >= 0]
     slot_of = {int(decision.ids[k]): k for k in reversed(legal)}

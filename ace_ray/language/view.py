@@ -142,7 +142,7 @@ class CandidateView:
         outage_percent, outage_line: Highest loading after the worst credible outage, and the line lost; -1 if unknown.
         else_percent: Where that outage is a collapse: the highest loading after any other one; else -1.
         score: Slot score of the decision engine (higher is better).
-        danger: How near it leaves the grid to a blackout, in percent (`grid.danger`); -1 if unknown.
+        danger: Risk: how close it leaves the grid to a blackout, in percent (`grid.risk`); -1 if unknown.
     """
 
     id: int

@@ -18,7 +18,7 @@ ProposalError = Literal["unparsed", "illegal", "repeats", "deadline", "refused"]
 
 @dataclass(frozen=True)
 class Case:
-    """One decision that is thought over twice.
+    """One decision that is thought over again.
 
     Attributes:
         snapshot: rebuilds the state before the decision.

@@ -1,4 +1,4 @@
-"""Pending refinements: decisions that wait to be thought over twice, and the bounded queue that orders them.
+"""Pending refinements: decisions that wait to be thought over again, and the bounded queue that orders them.
 
 Order of service: decisions before a blackout (reason 'lookback', or 'paper' for trigger=paper), the latest
 blackout first and within it from the blackout backwards; then a share of lowest-advantage decisions ('advantage');

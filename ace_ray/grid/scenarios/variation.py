@@ -86,7 +86,7 @@ class Variation:
     # -- loads, wind and sun ----------------------------------------------------------------------------------------
 
     def _perturb(self, series: Any) -> None:
-        """Forecasts move by what the values that they foretell move by, so their errors stay those of the chronic."""
+        """Forecasts change as much as the values that they predict, so their errors stay those of the chronic."""
         if series.load_p is None or series.prod_p is None:
             raise DataError(f"chronic '{self.chronic}' has no load_p or no prod_p to perturb", "set perturbation to 0")
         load, prod = series.load_p.astype(float), series.prod_p.astype(float)

@@ -1,4 +1,4 @@
-"""Labels: decisions of real scenarios and what became of each action, found by replay.
+"""Labels: decisions of real scenarios and the outcome of each action, found by replay.
 
 Greedy plays training scenarios, with random slots mixed in so that bad decisions occur. Of each episode some
 decisions are labelled: of those before a blackout up to `before_blackout`, looking back at most `lookback` decisions,

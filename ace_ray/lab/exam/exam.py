@@ -1,9 +1,9 @@
 """What a served language model's proposals are worth on held-out decisions (`ace llm eval`).
 
-States come from scenarios that building never saw, at most one per 25 steps, with the outcomes of their compared set
-replayed (`labels.generate`; they do not depend on the model, so they are made once and kept). On each of them the model
-is asked as a refiner asks it, with the same grammar, checks, replays and rounds (`agents.rounds`), and the choices that
-need no model are scored on the same states with the same number of replays:
+States come from scenarios that the model never saw in training, at most one per 25 steps, with the outcomes of their
+compared set replayed (lab/embedded/labelling.py). These do not depend on the model, so they are made once and kept. On
+each state the model is asked as a refiner asks it, with the same grammar, checks, replays and rounds
+(refine/rounds.py). Choices that need no model are scored on the same states with the same number of replays:
 
     first   the listed actions in their order, do-nothing last
     random  the listed actions in random order (mean of eight draws)
@@ -73,7 +73,7 @@ class ExamState:
 
 
 def exam_plan(grid: GridSettings, states: int) -> LabelPlan:
-    """What `labels.generate` makes for an exam of so many states: from 40 episodes and more."""
+    """What lab/embedded/labelling.py makes for an exam of so many states: from at least 40 episodes."""
     each = max(1, min(_MOST_AN_EPISODE, states // _LEAST_EPISODES))
     return LabelPlan(grid=grid, seed=1, before_blackout=-(-each // 2), random=each // 2, bootstrap=0, spaced=True)
 

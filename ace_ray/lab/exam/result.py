@@ -17,7 +17,7 @@ _DIGITS = 4
 
 
 def exam_result(records: Sequence[Mapping[str, Any]], settings: RunSettings, split: str) -> dict[str, Any]:
-    """What `ace llm eval --json` writes, from an exam's records (`finetune.exam.Record`)."""
+    """What `ace llm eval --json` writes, from an exam's records (`Record` in lab/exam/exam.py)."""
     return {
         **_about(records, settings, split),
         "rounds": settings.refine.rounds,
@@ -48,7 +48,7 @@ def _tokens(records: Sequence[Mapping[str, Any]], field: str) -> dict[str, float
 
 
 def summarise(records: Sequence[Mapping[str, Any]], rounds: int) -> dict[str, Any]:
-    """`overall` and `pivotal` of an exam's records (`finetune.exam.Record`)."""
+    """`overall` and `pivotal` of an exam's records (`Record` in lab/exam/exam.py)."""
     return {
         "overall": _part(records, rounds),
         "pivotal": _part([record for record in records if record["pivotal"]], rounds),
@@ -133,7 +133,7 @@ def exam_lines(result: Mapping[str, Any]) -> list[str]:
 
 
 def critic_result(records: Sequence[Mapping[str, Any]], settings: RunSettings, split: str) -> dict[str, Any]:
-    """What `ace llm eval-critic --json` writes, from records of `finetune.critic_exam`.
+    """What `ace llm eval-critic --json` writes, from the records of lab/exam/critic_exam.py.
 
     Raises:
         DataError: no decision could be planted.
