@@ -30,6 +30,7 @@ from ace_ray.config.errors import AceError, RunFolderError, WorkerError
 from ace_ray.learner import state as learner_state
 from ace_ray.learner.batch import learner_batch
 from ace_ray.policy.checkpoint import PolicyCard
+from llm_service.errors import LLMServiceError
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class ACE(Algorithm):
         self.watch = StallWatch(self.config.run.rollout.stalled_s)
         self.publish()
 
-    def _why_no_runner(self) -> AceError:
+    def _why_no_runner(self) -> AceError | LLMServiceError:
         reason = "no reason known"
         for actor in self.env_runner_group._worker_manager.actors().values():
             try:

@@ -38,7 +38,7 @@ def preflight(settings: RunSettings, grid: Grid) -> list[Seed]:
     Raises:
         llm_service.errors.ModelError: The model is missing or cannot be served here, or its endpoint does not answer.
         ConfigError: Fine-tuning of a model behind an endpoint is asked for, or a reply leaves no room for a prompt.
-        ModelError, GridMismatchError: Seeds are wanted and missing, or of another grid.
+        DataError, GridMismatchError: Seeds are wanted and missing, or of another grid.
     """
     if settings.refine.refiner == "off":
         return []

@@ -6,16 +6,18 @@ from typing import Any
 import ray
 
 from ace_ray.config.errors import AceError, WorkerError
+from llm_service.errors import LLMServiceError
 
 RESTART_SECONDS = 120.0
+OWN = (AceError, LLMServiceError)
 
 
 def get(ref: ray.ObjectRef | list[ray.ObjectRef]) -> Any:
-    """`ray.get`, but an `AceError` raised remotely comes without Ray's wrapping: a user reads its message alone."""
+    """`ray.get`, but an error of ours raised remotely comes without Ray's wrapping: a user reads its message alone."""
     try:
         return ray.get(ref)
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, AceError):
+        if isinstance(error.cause, OWN):
             raise error.cause from None
         raise
 
@@ -25,7 +27,7 @@ def ask(replay: ray.actor.ActorHandle, method: str, *args: Any) -> Any:
 
     Raises:
         WorkerError: It is gone for good.
-        AceError: What it raised itself, such as a full disk.
+        AceError, LLMServiceError: What it raised itself, such as a full disk.
     """
     until = time.monotonic() + RESTART_SECONDS
     while True:
@@ -40,11 +42,11 @@ def ask(replay: ray.actor.ActorHandle, method: str, *args: Any) -> Any:
         time.sleep(0.5)
 
 
-def own_error(error: ray.exceptions.RayActorError) -> AceError | None:
+def own_error(error: ray.exceptions.RayActorError) -> AceError | LLMServiceError | None:
     """Our own error with which an actor's constructor failed; None where it died otherwise."""
     first = error.args[0] if error.args else None
     cause = first.cause if isinstance(first, ray.exceptions.RayTaskError) else None
-    return cause if isinstance(cause, AceError) else None
+    return cause if isinstance(cause, OWN) else None
 
 
 def _gone(error: Exception) -> WorkerError:

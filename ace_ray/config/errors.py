@@ -47,10 +47,6 @@ class ShardError(AceError):
     """A torn or foreign replay shard."""
 
 
-class ModelError(AceError):
-    """A language model or adapter that is missing, torn or does not fit."""
-
-
 class WorkerError(AceError):
     """A worker process that died; names its role and node, and the last error that it reported."""
 

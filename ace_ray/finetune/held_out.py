@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ace_ray.config.errors import GridMismatchError, ModelError
+from ace_ray.config.errors import DataError, GridMismatchError
 from ace_ray.config.grid import GridSettings
 from ace_ray.config.refine import LanguageSettings
 from ace_ray.domain import Domain, Outcome, Snapshot
@@ -95,17 +95,17 @@ def load_gate(folder: Path, count: int, language: LanguageSettings, domain: Doma
         domain: reads the snapshots.
 
     Raises:
-        ModelError: the file is missing, or holds fewer decisions.
+        DataError: the file is missing, or holds fewer decisions.
     """
     path = folder / GATE_FILE
     if not path.is_file():
-        raise ModelError(
+        raise DataError(
             f"{path} is missing: there are no held-out decisions to judge an adapter by",
             "build it with `ace llm build-embedded --stage files`",
         )
     rows = read_parquet(path)
     if len(rows) < count:
-        raise ModelError(
+        raise DataError(
             f"{path} holds {len(rows)} decisions, the gate asks for {count}",
             "lower finetune.gate_snapshots or label more validation scenarios",
         )
@@ -159,12 +159,12 @@ def read_seeds(grid: GridSettings, catalogue_hash: str, domain: Domain, folder: 
         folder: model directory.
 
     Raises:
-        ModelError: there is no seed file.
+        DataError: there is no seed file.
         GridMismatchError: the seeds were made on another grid.
     """
     path = folder / SEED_FILE
     if not path.is_file():
-        raise ModelError(f"{path} is missing: nothing can seed the queue", "set refine.seed_queue=false")
+        raise DataError(f"{path} is missing: nothing can seed the queue", "set refine.seed_queue=false")
     meta = json.loads((folder / MODEL_META).read_text())
     if meta["catalogue"] != catalogue_hash:
         raise GridMismatchError(

@@ -62,8 +62,9 @@ def finetune(
         The record that was written, with `accepted` and `published`.
 
     Raises:
-        DataError: fewer confirmed refinements than `finetune.least`, or a role that cannot be tuned.
-        ModelError: base model or gate decisions are missing.
+        DataError: fewer confirmed refinements than `finetune.least`, a role that cannot be tuned, or too few decisions
+            for the gate.
+        llm_service.errors.ModelError: the base model cannot be loaded.
     """
     tune = settings.finetune
     if role != "actor":
@@ -157,7 +158,7 @@ def run_job(
 
     Raises:
         ConfigError: the folder holds no settings of a run.
-        DataError, ModelError: see `finetune`.
+        DataError, llm_service.errors.ModelError: see `finetune`.
     """
     settings = load_settings([run / CONFIG], overrides)
 

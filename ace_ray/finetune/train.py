@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ace_ray.config.errors import ModelError
 from ace_ray.config.files import replacing
 from ace_ray.config.refine import FinetuneSettings
 from ace_ray.finetune.examples import Example
 from llm_service.chat import prompt_text
+from llm_service.errors import ModelError
 
 IGNORE = -100
 _CLIP = 1.0
@@ -58,7 +58,7 @@ def train_adapter(
         progress: called with (step, steps, loss).
 
     Raises:
-        ModelError: the base model cannot be loaded.
+        llm_service.errors.ModelError: the base model cannot be loaded.
     """
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -10,14 +10,15 @@ import ray
 from ace_ray.coevolution import checkpoint
 from ace_ray.coevolution.algorithm import ACE
 from ace_ray.coevolution.config import ACEConfig, Grid
-from ace_ray.coevolution.remote import ask
-from ace_ray.config.errors import ConfigError, GridMismatchError, WorkerError
+from ace_ray.coevolution.remote import ask, get, own_error
+from ace_ray.config.errors import ConfigError, DataError, GridMismatchError, WorkerError
 from ace_ray.config.run import RunSettings
 from ace_ray.grid.domain import GridDomain
 from ace_ray.learner import state as learner_state
 from ace_ray.policy import checkpoint as policy_files
 from ace_ray.replay.actor import start_replay
 from ace_ray.replay.shards import ShardLog
+from llm_service.errors import ModelError
 from tests.coevolution.fake_runner import C, F, FakeRunner, K
 
 pytestmark = pytest.mark.ray
@@ -73,6 +74,21 @@ def train_until(algorithm: ACE, decisions: int, seconds: float = 180) -> dict:
         assert time.monotonic() < deadline, algorithm.limits
         result = algorithm.train()
     return result
+
+
+@pytest.mark.parametrize("kind", [DataError, ModelError])
+def test_an_error_of_ours_comes_out_of_a_task_or_a_constructor_as_it_was_raised(kind: type[Exception]) -> None:
+    class Torn:
+        def __init__(self) -> None:
+            raise kind("torn", "copy it again")
+
+        def ready(self) -> None: ...
+
+    with pytest.raises(kind, match="^torn\n  remedy: copy it again$"):
+        get(ray.remote(num_cpus=0)(lambda: Torn()).remote())
+    with pytest.raises(ray.exceptions.RayActorError) as died:
+        get(ray.remote(num_cpus=0)(Torn).remote().ready.remote())
+    assert type(own_error(died.value)) is kind
 
 
 def test_two_workers_feed_one_learner_and_a_killed_one_is_replaced(tmp_path):

@@ -34,7 +34,7 @@ class ScriptedJobs:
         return self.status
 
     def get_job_logs(self, job_id: str) -> str:
-        return "Traceback\nModelError: gate file missing"
+        return "Traceback\nDataError: gate file missing"
 
     def stop_job(self, job_id: str) -> bool:
         self.stopped.append(job_id)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ace_ray.config.errors import ModelError
+from ace_ray.config.errors import DataError
 from ace_ray.config.refine import FinetuneSettings, LanguageSettings
 from ace_ray.domain import Outcome
 from ace_ray.finetune.gate import answers, client_replier, decide, run_gate
@@ -17,7 +17,7 @@ from ace_ray.lab.embedded.evaluate import evaluate_replies, local_replier, survi
 from ace_ray.lab.embedded.model import ModelShape, new_model, save_model, train_tokenizer
 from ace_ray.language.prompts import actor_messages
 from llm_service.adapters import AdapterRef
-from llm_service.errors import DeadlineExceeded
+from llm_service.errors import DeadlineExceeded, ModelError
 from llm_service.fake import FakeClient
 from llm_service.settings import EMBEDDED
 from tests.finetune.made import answer, example, gate_cases, labelled
@@ -101,7 +101,7 @@ def test_the_client_is_asked_for_exactly_the_named_version_and_asked_again_when_
 
 
 def test_a_missing_gate_file_names_the_command_that_makes_it(tmp_path):
-    with pytest.raises(ModelError, match="build-embedded --stage files"):
+    with pytest.raises(DataError, match="build-embedded --stage files"):
         load_gate(tmp_path, 8, LanguageSettings(), GridDomain())
 
 

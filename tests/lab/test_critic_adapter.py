@@ -5,7 +5,6 @@ import shutil
 import numpy as np
 import pytest
 
-from ace_ray.config.errors import ModelError
 from ace_ray.config.refine import CriticSettings
 from ace_ray.lab.embedded import critic_adapter
 from ace_ray.lab.embedded.card import card
@@ -13,6 +12,7 @@ from ace_ray.lab.embedded.critic_adapter import CriticRecipe, build_critic, crit
 from ace_ray.lab.embedded.critic_examples import critic_example, synthetic_episode
 from ace_ray.language.critic import critic_system
 from llm_service.adapters import model_fingerprint, verify
+from llm_service.errors import ModelError
 from llm_service.published import PublishedVersions, shipped
 from llm_service.settings import EMBEDDED
 from tests.llm_service.tiny_model import make_tiny_model

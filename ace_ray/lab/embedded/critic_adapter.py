@@ -73,7 +73,7 @@ def build_critic(base: Path, labels: Path | None, recipe: CriticRecipe, device: 
         What the adapter's manifest says of it: recipe, losses, figures.
 
     Raises:
-        ModelError: the base model cannot be loaded.
+        llm_service.errors.ModelError: the base model cannot be loaded.
     """
     planted = read_episodes(labels, "train") if labels else []
     settings = FinetuneSettings(

@@ -113,7 +113,7 @@ def critic_embedded(
         say: gets one line a result.
 
     Raises:
-        ModelError: there is no model in `out`.
+        llm_service.errors.ModelError: there is no model in `out`.
     """
     from ace_ray.lab.embedded.critic_adapter import CriticRecipe, build_critic
 
