@@ -20,7 +20,7 @@ from llm_service.adapters import AdapterRef
 from llm_service.errors import DeadlineExceeded, ModelError
 from llm_service.fake import FakeClient
 from llm_service.settings import EMBEDDED
-from tests.finetune.made import answer, example, gate_cases, labelled
+from tests.finetune.made import NEVER_REBUILT, answer, example, gate_cases, labelled
 
 pytestmark = pytest.mark.unit
 
@@ -69,7 +69,8 @@ def test_accepted_is_what_is_no_worse_by_more_than_the_tolerated_standard_errors
 
 
 def test_a_version_is_set_beside_the_present_one_and_beside_no_tuning_with_intervals():
-    cases = [replace(case, snapshot=json.dumps({"scenario": {"chronic": f"c{i % 5}"}})) for i, case in enumerate(CASES)]
+    chronics = [replace(NEVER_REBUILT.scenario, chronic=f"c{i % 5}") for i in range(len(CASES))]
+    cases = [replace(c, snapshot=replace(NEVER_REBUILT, scenario=s)) for c, s in zip(CASES, chronics, strict=True)]
     right = [answer(1 + i % 2) for i in range(40)]
     wrong = [answer(2 - i % 2) for i in range(40)]
     half = right[:20] + wrong[20:]
