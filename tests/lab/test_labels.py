@@ -96,7 +96,7 @@ def test_a_label_folder_becomes_gate_and_seed_files(labeller, rows, tmp_path):
     write_rows(tmp_path / "labels-validation-000000.parquet", [held_out])
     assert write_decision_files(tmp_path, tmp_path / "model") == (1, 1)
     (case,) = load_gate(tmp_path / "model", 1, LanguageSettings(danger=True), GridDomain())
-    assert case.snapshot == row["snapshot"]
+    assert case.snapshot.to_json() == row["snapshot"]
     assert len(case.labelled.outcomes) == len(row["ids"])
     (seed,) = read_seeds(GRID, labeller.engine.catalogue.hash, GridDomain(), tmp_path / "model")
     assert seed.snapshot.to_json() == row["snapshot"]
