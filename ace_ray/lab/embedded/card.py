@@ -65,7 +65,7 @@ def card(model: Path) -> str:
         "First-round replies without a grammar, at temperature 0. Survival regret: share of the 100 steps that the "
         "best replayed action survives, minus that of the proposal; a reply that names nothing usable counts as the "
         "worst action. `first` is the best slot score that is not the bad example, `random` the expected value over "
-        "the other listed candidates, `left` what the prompt ends with (`first` where it shows no danger). "
+        "the other listed candidates, `left` what the prompt ends with (`first` where it shows no risk). "
         "Pivotal: some of the listed actions survive and others do not.",
         "",
         *_figures(record["validation"]),
@@ -119,8 +119,8 @@ def _critic(model: Path) -> list[str]:
         "",
         f"Alone, the model writes the critic's form without reading the episode. `{SHIPPED}/critic-v1` is a LoRA of "
         f"rank {recipe['rank']} ({size / 1e6:.2f} MB) for that role; a run begins with a copy of it. Trained on "
-        f"{training['examples']} episodes ({record['planted_episodes']} planted ones at hand, the rest made up; seed "
-        f"{recipe['seed']}) in {training['steps']} steps of {recipe['batch']}, step size {recipe['lr']}, on "
+        f"{training['examples']} episodes ({record['planted_episodes']} with injected mistakes, the rest synthetic; "
+        f"seed {recipe['seed']}) in {training['steps']} steps of {recipe['batch']}, step size {recipe['lr']}, on "
         f"{record['device']} in {training['seconds'] / 60:.1f} minutes; loss {training['first_loss']} to "
         f"{training['last_loss']}. It reads the prompt's last line and lowers the last four decisions that were not "
         f"the best by prediction: of {found['episodes']} made-up episodes that it never saw, {found['parsed']:.0%} of "

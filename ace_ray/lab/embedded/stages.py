@@ -79,7 +79,7 @@ def build_embedded(
 
         episodes = plant_all(labels, grid, processes=processes, minutes=label_minutes)
         pack(labels)
-        say(f"{episodes} episodes with a planted decision in {labels}")
+        say(f"{episodes} episodes with an injected mistake in {labels}")
     if stage == "describe":
         from ace_ray.lab.embedded.labelling import redescribe
 

@@ -136,7 +136,7 @@ def critic_result(records: Sequence[Mapping[str, Any]], settings: RunSettings, s
     """What `ace llm eval-critic --json` writes, from the records of lab/exam/critic_exam.py.
 
     Raises:
-        DataError: no decision could be planted.
+        DataError: no mistake could be injected.
     """
     greedy = [record for record in records if not record["astray"]]
     if not greedy:
@@ -172,18 +172,18 @@ def _critic_part(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def critic_lines(result: Mapping[str, Any]) -> list[str]:
     """The figures that a person reads."""
     lines = [
-        f"{result['states']} planted decisions that led to a blackout, {result['episodes']} {result['split']} episodes "
+        f"{result['states']} injected mistakes that led to a blackout, {result['episodes']} {result['split']} episodes "
         f"on {result['env']}, model {result['model']}",
         *_critic_rows(result),
     ]
     astray = result["astray"]
-    lines.append(f"the same with a controller that goes astray after the planted decision: {astray['states']} episodes")
+    lines.append(f"the same with a controller that goes astray after the mistake: {astray['states']} episodes")
     return [*lines, *(_critic_rows(astray) if astray["states"] else [])]
 
 
 def _critic_rows(part: Mapping[str, Any]) -> list[str]:
     rows = {
-        "planted decision among the key steps": part["shown"],
+        "injected mistake among the key steps": part["shown"],
         "lowered by the critic": part["lowered"],
         "lowered by as many random edits": part["random"],
         **{f"lowered by the rule {name}": found for name, found in part["rules"].items()},
