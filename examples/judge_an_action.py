@@ -8,7 +8,7 @@ from ace_ray.refine.builder import make_comparator
 
 
 def main(env: str = "l2rpn_neurips_2020_track1", scenario: str = "train:1") -> str:
-    """Prints what became of both actions; returns the verdict on the second."""
+    """Prints the outcome of both actions; returns the verdict on the second."""
     play = ace_ray.make(env)
     _, info = play.reset(options={"scenario": scenario})
     decision = info["decision"]

@@ -1,4 +1,4 @@
-"""Read the replay of a run with plain pyarrow: who played what, and what the refinements came to."""
+"""Read the replay of a run with plain pyarrow: who played what, and the results of the refinements."""
 
 import json
 import sys

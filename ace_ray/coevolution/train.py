@@ -174,7 +174,7 @@ def _start(
         except RunFolderError as error:
             if len(saved) == 1:
                 raise RunFolderError(error.problem, "no earlier checkpoint is left: start a new run") from error
-            log.warning("%s; it is set aside, an earlier checkpoint is taken", error.problem)
+            log.warning("%s; it is set aside, and an earlier checkpoint is used", error.problem)
             saved.pop().set_aside()
     if seeded := refinement.seed_queue(replay, list(seeds), settings.refine.queue):
         log.info("%d shipped salvageable decisions wait for refinement", seeded)

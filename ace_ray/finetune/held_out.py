@@ -106,7 +106,7 @@ def load_gate(folder: Path, count: int, language: LanguageSettings, domain: Doma
     rows = read_parquet(path)
     if len(rows) < count:
         raise DataError(
-            f"{path} holds {len(rows)} decisions, the gate asks for {count}",
+            f"{path} has {len(rows)} decisions, but the gate needs {count}",
             "lower finetune.gate_snapshots or label more validation scenarios",
         )
     return [

@@ -158,7 +158,7 @@ class Refiners:
                 if self._failures[index] >= FAILURES_IN_A_ROW:
                     raise WorkerError(
                         f"refiner {index} failed {self._failures[index]} times in a row:\n{error}",
-                        "mend the cause and resume the run, or train with refine.refiner=off",
+                        "fix the cause and resume the run, or train with refine.refiner=off",
                     ) from error
             self._since[index] = time.monotonic()
             self._runs[self._actors[index].run.remote()] = index
