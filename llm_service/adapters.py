@@ -97,7 +97,7 @@ def write_manifest(
         The reference to publish.
 
     Raises:
-        AdapterError: a file is missing.
+        AdapterError: a file is missing, or the weights are torn or not finite numbers.
     """
     directory = Path(directory).resolve()
     for name in _FILES:
@@ -105,6 +105,7 @@ def write_manifest(
             raise AdapterError(
                 f"adapter {directory}: {name} is missing", "save the adapter with peft before sealing it"
             )
+    check_weights(directory / WEIGHTS)
     config = json.loads((directory / CONFIG).read_text())
     manifest = {
         "format": _FORMAT,
@@ -179,7 +180,7 @@ def verify(ref: AdapterRef, *, base_model: str, max_rank: int) -> dict[str, Any]
             raise AdapterError(f"adapter {ref.name}: {name} is missing")
         if path.stat().st_size != entry["bytes"] or _sha256(path) != entry["sha256"]:
             raise AdapterError(f"adapter {ref.name}: {name} is torn (size or hash differs from the manifest)")
-    check_safetensors(directory / WEIGHTS, AdapterError)
+    check_weights(directory / WEIGHTS)
     if manifest["base_model"] != base_model:
         raise AdapterError(
             f"adapter {ref.name}: made for another base model ({manifest['base_model_name']}, "
@@ -191,6 +192,21 @@ def verify(ref: AdapterRef, *, base_model: str, max_rank: int) -> dict[str, Any]
             "raise engine.max_lora_rank or train a smaller rank",
         )
     return manifest
+
+
+def check_weights(path: Path) -> None:
+    """Raise `AdapterError` where an adapter's file is torn, or a weight is NaN or infinite: it would answer noise."""
+    import torch  # NumPy knows no bfloat16
+    from safetensors import safe_open
+
+    check_safetensors(path, AdapterError)
+    with safe_open(path, "pt") as file:
+        broken = [name for name in file.keys() if not torch.isfinite(file.get_tensor(name)).all()]  # noqa: SIM118
+    if broken:
+        raise AdapterError(
+            f"{path}: {len(broken)} tensors hold values that are not finite numbers, {broken[0]} among them",
+            "its training diverged: train again with a lower step size (finetune.lr)",
+        )
 
 
 def check_safetensors(path: Path, error: type[ModelError] = ModelError) -> None:

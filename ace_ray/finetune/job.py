@@ -91,7 +91,8 @@ def finetune(
     kind = f"{tune.labels}, {tune.objective}"
     say(f"training {role}-v{version} on {len(examples)} examples drawn from {len(lessons)} refinements ({kind})")
     device = "cuda" if settings.resources.finetune_gpu > 0 else "cpu"
-    report = train_adapter(base, examples, tune, directory, device=device)
+    template = settings.llm.engine.chat_template_kwargs
+    report = train_adapter(base, examples, tune, directory, device=device, template=template)
     say(f"loss {report.first_loss:.3f} -> {report.last_loss:.3f} in {report.seconds:.0f} s")
     data = {
         "refinements": len(lessons),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from ace_ray.config.refine import FinetuneSettings
 from ace_ray.finetune.examples import Example
 from llm_service.chat import prompt_text
 from llm_service.errors import ModelError
+
+Encode = Callable[[Sequence[dict[str, str]], str], tuple[list[int], int]]
+"""Chat and reply to token ids and the length of the prompt: `encode_chat` of one tokenizer."""
 
 IGNORE = -100
 _CLIP = 1.0
@@ -45,6 +49,7 @@ def train_adapter(
     out: Path,
     *,
     device: str = "cpu",
+    template: Mapping[str, Any] | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> TrainReport:
     """Train a LoRA adapter of all linear layers with the loss on the replies alone (`settings.objective`).
@@ -55,6 +60,7 @@ def train_adapter(
         settings: objective, rank, alpha, lr, batch, seed.
         out: directory that gets `adapter_config.json` and `adapter_model.safetensors`; replaced if there.
         device: 'cpu' or 'cuda'.
+        template: arguments of the chat template, as the model is served with (`engine.chat_template_kwargs`).
         progress: called with (step, steps, loss).
 
     Raises:
@@ -83,6 +89,7 @@ def train_adapter(
         task_type="CAUSAL_LM",
     )
     model = get_peft_model(plain, config)
+    encode = partial(encode_chat, tokenizer, arguments=template)
     step_loss = _preferring if settings.objective == "dpo" else _imitating
     order = np.random.default_rng(settings.seed).permutation(len(examples))
     steps = -(-len(examples) // settings.batch)
@@ -95,7 +102,7 @@ def train_adapter(
             group["lr"] = settings.lr * _pace(step, steps)
         picked = [examples[i] for i in order[step * settings.batch : (step + 1) * settings.batch]]
         with torch.autocast(device, dtype=torch.bfloat16):  # on the CPU in two thirds of the time
-            loss = step_loss(model, tokenizer, picked, settings, device)
+            loss = step_loss(model, encode, picked, settings, device)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trainable, _CLIP)
@@ -115,21 +122,21 @@ def train_adapter(
 
 
 def _imitating(
-    model: Any, tokenizer: Any, examples: Sequence[Example], settings: FinetuneSettings, device: str
+    model: Any, encode: Encode, examples: Sequence[Example], settings: FinetuneSettings, device: str
 ) -> torch.Tensor:
     """Cross-entropy of the replies."""
-    return reply_loss(model.get_base_model(), _batch(tokenizer, [(e, e.reply) for e in examples], device))
+    return reply_loss(model.get_base_model(), _batch(encode, [(e, e.reply) for e in examples], device))
 
 
 def _preferring(
-    model: Any, tokenizer: Any, examples: Sequence[Example], settings: FinetuneSettings, device: str
+    model: Any, encode: Encode, examples: Sequence[Example], settings: FinetuneSettings, device: str
 ) -> torch.Tensor:
     """Preference of better replies to worse ones against the base model, plus the cross-entropy of the better ones.
 
     Without the second part both likelihoods sink, and with them the form of the replies (Pang et al. 2024).
     """
     pairs = [(e, e.reply) for e in examples] + [(e, e.worse) for e in examples]
-    batch = _batch(tokenizer, pairs, device)
+    batch = _batch(encode, pairs, device)
     with torch.no_grad(), model.disable_adapter():
         reference = reply_logprobs(model.get_base_model(), batch)
     policy = reply_logprobs(model.get_base_model(), batch)
@@ -138,8 +145,8 @@ def _preferring(
     return preference_loss(policy, reference, settings.dpo_beta) + imitation
 
 
-def _batch(tokenizer: Any, pairs: Sequence[tuple[Example, str]], device: str) -> dict[str, torch.Tensor]:
-    rows = [encode_chat(tokenizer, example.messages, reply) for example, reply in pairs]
+def _batch(encode: Encode, pairs: Sequence[tuple[Example, str]], device: str) -> dict[str, torch.Tensor]:
+    rows = [encode(example.messages, reply) for example, reply in pairs]
     return {name: tensor.to(device) for name, tensor in collate(rows).items()}
 
 
@@ -160,12 +167,15 @@ def _save(model: Any, out: Path, base: str) -> None:
         config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": base}, indent=2))
 
 
-def encode_chat(tokenizer: Any, messages: Sequence[dict[str, str]], reply: str) -> tuple[list[int], int]:
+def encode_chat(
+    tokenizer: Any, messages: Sequence[dict[str, str]], reply: str, arguments: Mapping[str, Any] | None = None
+) -> tuple[list[int], int]:
     """Token ids of chat and reply (with its end token), and the number of those that belong to the prompt.
 
-    The prompt is rendered by the tokenizer's own chat template, exactly as the service renders it.
+    The prompt is rendered by the tokenizer's own chat template, exactly as the service renders it with the same
+    arguments (`engine.chat_template_kwargs`).
     """
-    prompt = prompt_text(tokenizer, messages, {})
+    prompt = prompt_text(tokenizer, messages, arguments or {})
     head = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     tail = tokenizer(reply + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
     return [*head, *tail], len(head)

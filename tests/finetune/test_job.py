@@ -7,9 +7,11 @@ import pytest
 from ace_ray.config.errors import DataError
 from ace_ray.config.refine import FinetuneSettings
 from ace_ray.config.run import RunSettings
+from ace_ray.finetune import train
 from ace_ray.finetune.job import finetune
 from ace_ray.lab.embedded.model import ModelShape, new_model, save_model, train_tokenizer
 from llm_service.adapters import model_fingerprint, verify
+from llm_service.chat import prompt_text
 from llm_service.errors import Refused
 from llm_service.fake import FakeClient
 from llm_service.settings import EngineSettings, ServiceSettings
@@ -124,3 +126,17 @@ def test_preferences_need_a_reply_that_lost(run, base):
 def test_the_critic_has_no_labels_to_tune_on(run, base):
     with pytest.raises(DataError, match="critic"):
         finetune(run, settings(base), service(run, True), role="critic", gate=gate_cases(8))
+
+
+def test_the_prompts_of_training_have_the_template_arguments_of_the_engine(run, base, monkeypatch):
+    arguments = []
+
+    def recording(tokenizer, messages, given):
+        arguments.append(given)
+        return prompt_text(tokenizer, messages, given)
+
+    monkeypatch.setattr(train, "prompt_text", recording)
+    engine = EngineSettings(model=str(base), chat_template_kwargs={"enable_thinking": False})
+    changed = settings(base).model_copy(update={"llm": ServiceSettings(engine=engine)})
+    finetune(run, changed, service(run, good=True), gate=gate_cases(8))
+    assert arguments == [{"enable_thinking": False}] * 12

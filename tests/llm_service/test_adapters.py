@@ -1,5 +1,6 @@
 """Versions on disk: sealed, verified, refused with the reason."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -63,6 +64,25 @@ def test_sealing_without_weights_is_refused(tmp_path: Path, base: Path) -> None:
     (tmp_path / "actor-v1").mkdir()
     with pytest.raises(AdapterError, match="adapter_config.json is missing"):
         write_manifest(tmp_path / "actor-v1", role="actor", version=1, base_model=base)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_neither_sealed_nor_served(
+    tmp_path: Path, base: Path, ref: AdapterRef, value: float
+) -> None:
+    path = Path(ref.path) / "adapter_model.safetensors"
+    sound = path.read_bytes()
+    save_file({"a": np.arange(64, dtype=np.float32), "b": np.array([1, value], np.float16)}, path)
+    with pytest.raises(AdapterError, match=r"1 tensors .* not finite numbers, b among them[^$]*finetune.lr"):
+        write_manifest(ref.path, role="actor", version=1, base_model=base)
+    manifest = Path(ref.path) / "manifest.json"  # sealed by an earlier version, which did not look
+    entry = {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    content = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(content | {"files": content["files"] | {path.name: entry}}))
+    with pytest.raises(AdapterError, match="not finite numbers"):
+        _verify(reference(ref.path), base)
+    path.write_bytes(sound)
+    write_manifest(ref.path, role="actor", version=1, base_model=base)
 
 
 def test_missing_directory_names_the_version(tmp_path: Path, base: Path) -> None:

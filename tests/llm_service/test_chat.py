@@ -49,6 +49,14 @@ def test_the_system_text_reaches_every_model(tiny_model: Path, template: str, be
     assert writer.decode(ids[:prompt]) == text
 
 
+def test_what_is_tuned_on_has_the_template_arguments_that_it_is_served_with(tiny_model: Path) -> None:
+    writer = tokenizer(tiny_model, WRITES + "{% if not think %}<none>{% endif %}")
+    for arguments in ({}, {"think": False}, {"think": True}):
+        ids, prompt = encode_chat(writer, CHAT, "{}", arguments)
+        text = prompt_text(writer, CHAT, arguments)
+        assert writer.decode(ids[:prompt]) == text and text.endswith("<none>") != arguments.get("think", False)
+
+
 def test_a_template_that_takes_nothing_is_found_before_the_engine_starts(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(Rejected, match="closed"):
         prompt_text(tokenizer(tiny_model, TAKES_NOTHING), CHAT, {})
