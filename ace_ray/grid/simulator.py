@@ -14,7 +14,7 @@ from ace_ray.grid import grid2op_internals as internals
 from ace_ray.grid.decision_env import DecisionEnv, state_facts
 from ace_ray.grid.engine import Decision, DecisionEngine
 from ace_ray.grid.observation import GridObservation
-from ace_ray.grid.scenarios.episode import is_blackout, step_reward
+from ace_ray.grid.scenarios.episode import is_blackout, playing, step_reward
 from ace_ray.grid.scenarios.rebuild import GridSnapshot, Rebuilder
 from ace_ray.grid.scenarios.scenario import episode_length
 
@@ -65,7 +65,8 @@ class GridBranch:
 
     def step(self, action: Any) -> tuple[float, bool]:
         """Plays a Grid2Op action; returns the reward of the step and whether the grid went black."""
-        self.obs, _, done, info = self._env.step(action)
+        with playing(self._chronic):
+            self.obs, _, done, info = self._env.step(action)
         self._step += 1
         blackout = is_blackout(done, info, self._step, self._length, self._chronic)
         return step_reward(self.obs, blackout, self._settings.reward), blackout
@@ -136,8 +137,9 @@ class GridSimulator:
         try:
             env = DecisionEnv(grid, self.engine, self.settings)
             env.enter(snapshot, obs, decision, length)
-            _, reward, terminated, truncated, info = env.play(self.engine.together(decision, id))
-            return Transition(id, reward, terminated, truncated, info, env.following(truncated))
+            with playing(snapshot.scenario.chronic):
+                _, reward, terminated, truncated, info = env.play(self.engine.together(decision, id))
+                return Transition(id, reward, terminated, truncated, info, env.following(truncated))
         finally:
             grid.close()
 

@@ -241,6 +241,26 @@ def test_a_snapshot_that_cannot_be_rebuilt_fails_alone(comparator, settings, cha
     assert result.status == "failed" and result.error
 
 
+@pytest.mark.parametrize("reached", [False, True])
+def test_a_chronic_that_cannot_be_read_on_costs_its_own_decision(comparator, settings, chain, reached, monkeypatch):
+    """Grid2Op meets a broken chronic with any error; on the way to the decision, or after it."""
+    item = chain[0][0]
+    earlier = type(item.snapshot)(item.snapshot.scenario, item.snapshot.log, item.snapshot.step - 1 - reached)
+    ids = itertools.count(10_000, 1000)
+    refiner = Refiner(GridDomain(), comparator, SearchProposer(), settings, lambda n: next(ids))
+    comparator.hold([earlier] if reached else [])
+
+    def broken(*_: object) -> None:
+        raise IndexError("index 5 is out of bounds")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(comparator.simulator.rebuilder.env), "step", broken)
+        (result,) = refiner.refine([PendingRefinement(8, -1, earlier, item.played, "lookback")])
+    assert result.status == "failed" and "cannot be played: IndexError: index 5" in result.error
+    (sound,) = refiner.refine([PendingRefinement(9, -1, earlier, item.played, "lookback")])
+    assert sound.status != "failed"
+
+
 def test_search_goes_down_the_scores_and_random_never_repeats(comparator, results):
     result = next(r for r in results if r.rounds)
     snapshot, played = result.pending.snapshot, result.pending.played

@@ -1,5 +1,8 @@
 """Reward and outcome of one environment step, the same everywhere: decision env, comparator, evaluation."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from grid2op.Exceptions import AmbiguousAction, Grid2OpException, IllegalAction
 
@@ -10,6 +13,23 @@ from ace_ray.grid.observation import GridObservation
 # What a broken episode raises: Grid2Op itself, lightsim2grid's C++ (RuntimeError), NumPy on a singular matrix, or a
 # snapshot that cannot be rebuilt. Anything else is a bug and has to end the worker.
 EPISODE_ERRORS = (Grid2OpException, RuntimeError, ArithmeticError, np.linalg.LinAlgError, AceError)
+
+
+@contextmanager
+def playing(chronic: str) -> Iterator[None]:
+    """Around whatever Grid2Op plays of a chronic: a broken one makes it raise anything, such as IndexError.
+
+    Raises:
+        DataError: The chronic cannot be played. `EPISODE_ERRORS` pass as they are.
+    """
+    try:
+        yield
+    except EPISODE_ERRORS:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"chronic '{chronic}' cannot be played: {type(error).__name__}: {error}", "mend or remove it"
+        ) from error
 
 
 def is_blackout(done: bool, info: dict, step: int, length: int, chronic: str) -> bool:

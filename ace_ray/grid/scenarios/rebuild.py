@@ -11,6 +11,7 @@ from ace_ray.config.errors import GridMismatchError
 from ace_ray.domain import ActionLog, Snapshot
 from ace_ray.grid.observation import GridObservation
 from ace_ray.grid.physics.catalogue import Catalogue
+from ace_ray.grid.scenarios.episode import playing
 from ace_ray.grid.scenarios.scenario import Scenario, reset_to
 
 GridSnapshot = Snapshot[Scenario]
@@ -110,9 +111,15 @@ class Rebuilder:
 
     def _place(self, snapshot: GridSnapshot) -> _Place:
         key = snapshot.key()
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
+        if key not in self._kept:
+            with playing(snapshot.scenario.chronic):
+                self._kept[key] = self._reach(snapshot)
+            while len(self._kept) > max(self.keep, self._held):
+                self._kept.popitem(last=False)[1].env.close()
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    def _reach(self, snapshot: GridSnapshot) -> _Place:
         leading = [place for place in self._kept.values() if place.leads_to(snapshot)]
         kept = max(leading, key=lambda place: place.snapshot.step, default=None)
         main = self._main if self._main is not None and self._main.leads_to(snapshot) else None
@@ -128,9 +135,6 @@ class Rebuilder:
             self._main = self._advance(main, snapshot)
             copied = self.env.copy()
             place = _Place(copied, copied.get_obs(), snapshot)
-        self._kept[key] = place
-        while len(self._kept) > max(self.keep, self._held):
-            self._kept.popitem(last=False)[1].env.close()
         return place
 
     def _advance(self, place: _Place, snapshot: GridSnapshot) -> _Place:
