@@ -128,6 +128,13 @@ def make_parser() -> argparse.ArgumentParser:
 
     bench("grids", "play the simple agents on every grid and write the page that compares them", _grids, settings=True)
 
+    bench(
+        "drills",
+        "play agents in drills, in each of which a line is lost at a known step, and compare them drill by drill",
+        _drills,
+        settings=True,
+    )
+
     group("runs", "training runs")("list", "list the runs under the runs root", settings=True)
 
     head = group("cluster", "a local Ray head with token authentication")
@@ -395,6 +402,55 @@ def _grids(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--agent", action="append", help=f"may be repeated (default: the simple ones); {AGENTS}")
     parser.add_argument("--scenarios", help=f"{SCENARIOS} (default: twelve of each grid)")
     parser.add_argument("--processes", type=_positive, help="worker processes (default: setting evaluation.processes)")
+
+
+def _drills(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--agent", action="append", metavar="AGENT", help=f"may be repeated; {AGENTS}")
+    parser.add_argument(
+        "--reference",
+        default="greedy",
+        metavar="AGENT|FILE",
+        help="what the agents are compared with: an agent, which is played as well, or the AGENT.parquet that it "
+        "left in an earlier --output (default: greedy)",
+    )
+    parser.add_argument(
+        "--bank",
+        default="attack",
+        metavar="FAMILY|FILE",
+        help="attack, load-rise, or the file of a bank (default: attack)",
+    )
+    parser.add_argument(
+        "--split", choices=("train", "validation", "test"), help="of a bank of this package (default: validation)"
+    )
+    parser.add_argument("--limit", type=_positive, metavar="N", help="the first N drills of the bank (default: all)")
+    parser.add_argument(
+        "--lines",
+        type=_lines,
+        default=(),
+        metavar="L,L,...",
+        help="lose these lines in turn, such as 45,56 (default: those of the bank, drawn by the opponent's rule)",
+    )
+    parser.add_argument("--workers", type=_positive, help="worker processes (default: setting evaluation.processes)")
+    parser.add_argument("--json", type=writable_file, metavar="FILE", help="write the result here")
+    parser.add_argument(
+        "--output",
+        type=writable_folder,
+        metavar="DIR",
+        help="write AGENT.parquet, one row a drill, for each agent, and drills.md here",
+    )
+    parser.add_argument(
+        "--make-bank",
+        type=writable_folder,
+        metavar="DIR",
+        help="play nothing; draw the banks of the family --bank (of --split alone if it is given) into DIR",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of --make-bank (default: 0)")
+
+
+def _lines(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"[0-9]{1,6}(,[0-9]{1,6})*", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is no list of lines such as 45,56")
+    return tuple(int(word) for word in text.split(","))
 
 
 def _head(parser: argparse.ArgumentParser) -> None:

@@ -348,6 +348,45 @@ def bench_grids(args: argparse.Namespace) -> int:
     return _print([f"page: {args.out / PAGE}"])
 
 
+def bench_drills(args: argparse.Namespace) -> int:
+    from ace_ray.evaluation.evaluate import evaluation_settings
+    from ace_ray.lab.bench.drill_banks import make_banks
+    from ace_ray.lab.bench.drills import bench_drills, with_reference
+
+    if args.make_bank:
+        settings = _settings(args)
+        splits = [args.split] if args.split else ["train", "validation", "test"]
+        processes = args.workers or settings.evaluation.processes
+        make_banks(
+            args.make_bank,
+            args.bank,
+            splits,
+            settings.grid,
+            settings.drills,
+            count=args.limit,
+            seed=args.seed,
+            processes=processes,
+            say=print,
+        )
+        return 0
+    agents = with_reference(args.agent or [], args.reference)
+    settings, grids = evaluation_settings(agents, args.config, args.overrides)
+    report = bench_drills(
+        agents,
+        grids,
+        reference=args.reference,
+        bank=args.bank,
+        split=args.split or "validation",
+        limit=args.limit,
+        lines=args.lines,
+        processes=args.workers or settings.evaluation.processes,
+    )
+    _print([report.text()], args.json, report.to_json())
+    if args.output:
+        report.save(args.output)
+    return 0
+
+
 def runs_list(args: argparse.Namespace) -> int:
     from ace_ray.coevolution.run_folder import read_about
 

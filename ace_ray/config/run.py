@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from ace_ray.config.base import Settings
+from ace_ray.config.drills import DrillSettings
 from ace_ray.config.grid import GridSettings
 from ace_ray.config.learning import LearnerSettings, MixingSettings, PolicySettings, ReplaySettings
 from ace_ray.config.refine import CriticSettings, FinetuneSettings, LanguageSettings, RefineSettings
@@ -87,3 +88,4 @@ class RunSettings(Settings):
     checkpoint: CheckpointSettings = CheckpointSettings()
     resources: ResourceSettings = ResourceSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    drills: DrillSettings = DrillSettings()

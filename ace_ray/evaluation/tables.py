@@ -36,9 +36,9 @@ class Table:
 
     def text(self) -> str:
         """Aligned columns for a terminal."""
-        parts = [_aligned(self._rows())]
+        parts = [aligned(self._rows())]
         if self.comparisons:
-            parts.append(_aligned((HEAD_PAIRED, *self._paired_rows())))
+            parts.append(aligned((HEAD_PAIRED, *self._paired_rows())))
         return "\n\n".join([*parts, "\n".join(self.notes())])
 
     def markdown(self) -> str:
@@ -159,7 +159,8 @@ def _predicates(evaluations: Sequence[Evaluation]) -> str:
     return ", ".join(f"{one.agent} {one.predicate}" for one in evaluations)
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Aligned columns of rows, the first of which is the head."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([lines[0], "-" * (sum(widths) + 2 * len(widths) - 2), *lines[1:]])

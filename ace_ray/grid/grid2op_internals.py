@@ -8,6 +8,7 @@ touches an attribute of Grid2Op that begins with an underscore.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,19 @@ def forget_attacks(env: Any, length: int) -> None:
     for one in opponents(env):
         if hasattr(one, "_episode_max_time"):  # the reset set it to the length of the last episode
             one._episode_max_time = length
+
+
+@contextmanager
+def attacked_by(env: Any, opponent: Any) -> Iterator[None]:
+    """Within the block `opponent` attacks in place of the environment's own, and can pay for whatever it does."""
+    space = env._oppSpace
+    own = space.opponent, space.init_budget
+    space.opponent, space.init_budget = opponent, np.inf
+    try:
+        yield
+    finally:
+        space.opponent, space.init_budget = own
+        space.reset()  # an attack that still lasts is not the own opponent's
 
 
 # --- an observation -------------------------------------------------------------------------------------------------

@@ -61,6 +61,23 @@ def test_what_a_step_did_is_told(env, scenario):
     assert internals.last_attack(env) is None
 
 
+def test_another_opponent_takes_the_place_of_the_environments_own_for_a_while(env, scenario):
+    (own,) = internals.opponents(env)
+    other = type(own)(internals.opponent_action_space(env))
+    asked = []
+    other.reset = lambda budget: None
+    other.attack = lambda *seen: asked.append(seen[3]) or (None, 0)
+    with internals.attacked_by(env, other):
+        reset_to(env, scenario)
+        asked.clear()
+        env.step(env.action_space())
+        assert asked == [np.inf] and internals.opponent(env) is own
+    asked.clear()
+    reset_to(env, scenario)
+    env.step(env.action_space())
+    assert asked == []
+
+
 def test_an_observation_shows_shunts_and_its_forecast(started):
     _, obs = started
     bus, p, q, v = internals.shunts(obs)

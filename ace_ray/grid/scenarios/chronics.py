@@ -35,7 +35,7 @@ from ace_ray.grid.scenarios.chronic_files import (
     reading,
     unreadable,
 )
-from ace_ray.grid.scenarios.maintenance import draw, plan
+from ace_ray.grid.scenarios.maintenance import PlannedOutage, draw, plan
 from ace_ray.grid.scenarios.variation import Variation
 
 _ELEMENTS = {  # by the first word of a table: Grid2Op's key of its elements, and what they are
@@ -206,6 +206,7 @@ class CachedMultifolder(Multifolder):
     def __init__(self, path: str, gridvalueClass: type = GridStateFromFile, **kwargs: Any) -> None:
         super().__init__(path=path, gridvalueClass=gridvalueClass, **kwargs)
         self.variation: Variation | None = None  # of the episodes that start from now on
+        self.outage: PlannedOutage | None = None  # in the episodes that start from now on
         self._named = False  # whether the next chronic was asked for by its name
 
     def tell_id(self, id_num: int | str, previous: bool = False) -> None:
@@ -238,6 +239,8 @@ class CachedMultifolder(Multifolder):
         self._max_iter = self.data.max_iter
         if self.variation is not None:
             self.variation.apply(self.data)
+        if self.outage is not None:
+            self.outage.apply(self.data)
 
     def _chosen(self, orders: tuple, names: dict | None) -> Any:
         """The series of the chronic at hand; where nobody named it, the first one from there on that can be read."""

@@ -1,5 +1,6 @@
 """Maintenance of an episode: what is drawn as Grid2Op draws it, and the arrays that its series tell it by."""
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -7,6 +8,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 _DAY_S = 86_400
+
+
+@dataclass(frozen=True)
+class PlannedOutage:
+    """Maintenance of one line, besides whatever its chronic plans.
+
+    Attributes:
+        line: which.
+        begin, end: first row of the chronic that it covers, and the first one after it.
+    """
+
+    line: int
+    begin: int
+    end: int
+
+    def apply(self, series: Any) -> None:
+        """Adds it to the series of an episode; the arrays that it shares with others stay untouched."""
+        shape = (series.n_, series.n_line)
+        planned = np.zeros(shape, bool) if series.maintenance is None else np.array(series.maintenance, bool)
+        planned[self.begin : self.end, self.line] = True
+        plan(series, planned)
 
 
 def draw(series: Any) -> NDArray[np.bool_]:

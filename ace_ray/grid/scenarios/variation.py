@@ -69,7 +69,7 @@ class Variation:
             renewable=np.isin(env.gen_type, ("wind", "solar")),
             adjustable=np.asarray(env.gen_redispatchable, bool),
             limits=np.stack([env.gen_pmin, env.gen_pmax, env.gen_max_ramp_down, env.gen_max_ramp_up]).astype(float),
-            lines=_spare_lines(env.n_sub, tuple(env.line_or_to_subid), tuple(env.line_ex_to_subid)),
+            lines=spare_lines(env),
         )
 
     def apply(self, series: Any) -> None:
@@ -196,10 +196,13 @@ def _replace(series: Any, name: str, value: NDArray) -> None:
     setattr(series, name, array)
 
 
+def spare_lines(env: Any) -> tuple[int, ...]:
+    """Lines without any one of which the substations of an environment stay connected."""
+    return _spare_lines(env.n_sub, tuple(env.line_or_to_subid), tuple(env.line_ex_to_subid))
+
+
 @lru_cache(maxsize=8)
 def _spare_lines(n_sub: int, origins: tuple[int, ...], extremities: tuple[int, ...]) -> tuple[int, ...]:
-    """Lines without any one of which the substations stay connected."""
-
     def connected(lines: Iterable[int]) -> bool:
         kept = list(lines)
         ends = (np.take(origins, kept), np.take(extremities, kept))
