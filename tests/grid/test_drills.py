@@ -19,7 +19,7 @@ DEADLY = Scenario(TRACK1, "shipped", "Scenario_august_dummy", env_seed=6, start_
 
 
 def played(env, scenario):
-    """`[(observation, what simulate foretells, attacked line or None, done)]` of doing nothing, the first state apart."""
+    """`[(observation, what simulate foretells, attacked line or None, done)]` after each step of doing nothing."""
     obs, done, seen = reset_to(env, scenario), False, []
     while not done and len(seen) < scenario.max_steps:
         obs, _, done, info = env.step(env.action_space())

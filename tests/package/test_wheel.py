@@ -66,15 +66,17 @@ def test_the_wheel_holds_code_profiles_weeks_and_model_and_nothing_of_the_checko
     tracked = {path.relative_to(REPO).as_posix() for folder in PACKAGES for path in (REPO / folder).rglob("*.py")}
     profiles = {path.relative_to(REPO / "configs").as_posix() for path in (REPO / "configs").rglob("*.yaml")}
     weeks = {path.relative_to(REPO).as_posix() for path in (REPO / "ace_ray" / "data").rglob("*.xz")}
+    banks = {path.relative_to(REPO).as_posix() for path in (REPO / "ace_ray").rglob("banks/*.parquet")}
     model = REPO / "llm_service" / "models"
     wanted = {
         *tracked,
         *(f"ace_ray/profiles/{name}" for name in profiles),
         *weeks,
+        *banks,
         *(path.relative_to(REPO).as_posix() for path in model.rglob("*") if path.is_file()),
         *(f"{package}/py.typed" for package in PACKAGES),
     }
-    assert weeks and not wanted - names
+    assert weeks and banks and not wanted - names
 
 
 @pytest.mark.timeout(600)

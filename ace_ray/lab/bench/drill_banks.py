@@ -113,6 +113,8 @@ def make_bank(
     rng = np.random.default_rng([seed, FAMILIES.index(family), SPLITS.index(split)])
     empty = _empty_drills(family, split, outage, rest, env, options, rng)
     drawn = [next(empty) for _ in range(int(SPARE * count) + 1)]
+    data = env.ace_data.id
+    env.close()
     jobs = [_WarmUp(settings, drill) for drill in drawn]
     weights: list[Any] = [None] * len(jobs)
     with Pool(processes) as pool, tqdm(total=len(jobs), desc="warm-ups", unit="drill", disable=not progress) as bar:
@@ -129,7 +131,7 @@ def make_bank(
             f"{REFERENCE} survives {len(drills)} of {len(drawn)} warm-ups, and {count} drills were asked for",
             "ask for fewer, or shorten drills.warm_up_most",
         )
-    return DrillBank(family, settings.env, env.ace_data.id, split, tuple(drills[:count]))
+    return DrillBank(family, settings.env, data, split, tuple(drills[:count]))
 
 
 @dataclass(frozen=True)
@@ -149,8 +151,8 @@ class _WarmUp:
             return None
         obs, chances = last.observation, np.zeros(env.n_line)
         if self.drill.family == "attack":
-            threats = Opponent.from_env(env, np.array(attackable_lines(env), np.int64)).threats(obs, lead=0)
-            chances[threats.lines] = threats.weights
+            next_attack = Opponent.from_env(env, np.array(attackable_lines(env), np.int64)).contingencies(obs, lead=0)
+            chances[next_attack.lines] = next_attack.weights
         else:
             chances[_loading_most(agent.engine, obs, np.array(spare_lines(env)))] = 1.0
         total = float(chances.sum())

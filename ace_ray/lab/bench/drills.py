@@ -72,7 +72,7 @@ def open_bank(bank: str, split: str, settings: GridSettings) -> DrillBank:
     """The bank that `--bank` and `--split` name, on the data of the settings.
 
     Raises:
-        AceError: there is none, it is of another environment, or a chronic is missing.
+        AceError: there is none, it is of another environment, or a chronic is missing or too short.
     """
     path = Path(bank) if bank.endswith(".parquet") else shipped_bank(bank, split)
     found = read_bank(path, data_id(settings.env, settings.data))
@@ -82,8 +82,15 @@ def open_bank(bank: str, split: str, settings: GridSettings) -> DrillBank:
             "set grid.env to the bank's, or make a bank for this environment: ace bench drills --make-bank",
         )
     data = data_set(settings)
-    for chronic in sorted({drill.scenario.chronic for drill in found.drills}):
-        data.steps(chronic)
+    ends: dict[str, int] = {}
+    for drill in found.drills:
+        one = drill.scenario
+        ends[one.chronic] = max(ends.get(one.chronic, 0), one.start_step + (one.max_steps or 0))
+    if short := [chronic for chronic, end in sorted(ends.items()) if data.steps(chronic) < end]:
+        raise DataError(
+            f"drills of {path.name} go on after the end of chronic {short[0]} in {data.path}",
+            "set grid.data to what the bank was made from, or make a bank: ace bench drills --make-bank",
+        )
     return found
 
 
