@@ -204,6 +204,16 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--env", metavar="NAME", help="Grid2Op environment (default: setting grid.env)")
     parser.add_argument("--data", metavar="DIR", help="folder of chronics, or 'shipped' (default: setting grid.data)")
     parser.add_argument("--scenarios", help=f"{SCENARIOS} (default: setting evaluation.scenarios)")
+    parser.add_argument(
+        "--until-halfwidth",
+        type=_points,
+        metavar="P",
+        help="add environment seeds until the 95 %% interval of survival (with several agents: of each difference from "
+        "the first) is at most P points to either side",
+    )
+    parser.add_argument(
+        "--most", type=_positive, default=800, metavar="N", help="scenarios at which that ends (default: 800)"
+    )
     parser.add_argument("--processes", type=_positive, help="worker processes (default: setting evaluation.processes)")
     parser.add_argument("--json", type=writable_file, metavar="FILE", help="write the result here")
     parser.add_argument("--parquet", type=writable_file, metavar="FILE", help="write one row per episode here")
@@ -351,6 +361,16 @@ def _positive(text: str) -> int:
     if not re.fullmatch(r"0*[1-9][0-9]{0,8}", text):
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
     return int(text)
+
+
+def _points(text: str) -> float:
+    try:
+        points = float(text)
+    except ValueError:
+        points = 0.0
+    if not 0 < points <= 100:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of percentage points")
+    return points
 
 
 def _latency(text: str) -> float | str:

@@ -31,6 +31,7 @@ def train(args: argparse.Namespace) -> int:
 
 def evaluate(args: argparse.Namespace) -> int:
     from ace_ray.evaluation.evaluate import Extras, evaluate_all, evaluation_settings
+    from ace_ray.evaluation.precision import Precision
     from ace_ray.evaluation.rows import write_parquet
     from ace_ray.evaluation.tables import table
 
@@ -41,9 +42,10 @@ def evaluate(args: argparse.Namespace) -> int:
     settings, grids = evaluation_settings(args.agent, args.config, args.overrides, args.env, args.data)
     scenarios = args.scenarios or settings.evaluation.scenarios
     processes = 1 if "llm" in args.agent else args.processes or settings.evaluation.processes
+    until = Precision(args.until_halfwidth, args.most) if args.until_halfwidth else None
     extras = Extras(args.scores, args.episodes, args.figure, args.figure_step)
     with _model_in_control(args.agent, settings) as alone:
-        found = evaluate_all(args.agent, scenarios, grids, processes=processes, extras=extras)
+        found = evaluate_all(args.agent, scenarios, grids, processes=processes, extras=extras, until=until)
     result = table(found, reference=found[0].agent)
     print(result.text())
     for agent in alone:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from ace_ray.config.run import RunSettings
 from ace_ray.evaluation.episodes import episode_folder, episode_name
 from ace_ray.evaluation.player import EpisodeJob, JobResult, Playable, StatisticsJob
 from ace_ray.evaluation.pool import Pool
+from ace_ray.evaluation.precision import Precision, halfwidth
 from ace_ray.evaluation.result import Episode, Evaluation, percentiles
 from ace_ray.evaluation.scores import COSTS, ScoreStatistics, check_costs, statistics_file
 from ace_ray.grid.physics.catalogue import Catalogue
@@ -76,6 +78,7 @@ def evaluate_all(
     processes: int,
     progress: bool = True,
     extras: Extras = Extras(),
+    until: Precision | None = None,
 ) -> list[Evaluation]:
     """Evaluates agents on the same scenarios over one pool of workers.
 
@@ -86,6 +89,7 @@ def evaluate_all(
         processes: worker processes; 1 plays in this one.
         progress: shows a progress bar on stderr.
         extras: scores, saved episodes, a figure.
+        until: further environment seeds of the scenarios are played until this is reached; None: none are.
 
     Returns:
         One evaluation an agent, in their order.
@@ -103,7 +107,9 @@ def evaluate_all(
             f"{twice[0].env_seed}",
             "name each chronic and seed once",
         )
-    _check_new(agents, chosen, extras)
+    _check_new(agents, chosen.scenarios, extras)
+    if until:
+        until.check(chosen.scenarios, each[0])
     env = make_env(each[0])
     if extras.scores:
         check_costs(env, each[0])
@@ -111,30 +117,54 @@ def evaluate_all(
     _check_chronics(env, chosen.scenarios)
     env.close()
     seen = [_in_sample(agent, grid, chosen) for agent, grid in zip(agents, each, strict=True)]
+    name = given = scenarios if isinstance(scenarios, str) else chosen.split
+    statistics: dict[Scenario, ScoreStatistics] = {}
+    outcomes: list[JobResult] = []
+    new, asked = chosen.scenarios, len(chosen.scenarios)
     with Pool(processes) as pool:
-        statistics = _statistics(pool, chosen, each[0], extras.scores, progress) if extras.scores else {}
-        # Scenario by scenario rather than agent by agent: workers stay even.
-        jobs = [
-            _job(agent, each[i], scenario, extras, first=number == i == 0)
-            for number, scenario in enumerate(chosen.scenarios)
-            for i, agent in enumerate(agents)
-        ]
+        while True:
+            if extras.scores:
+                statistics |= _statistics(pool, new, each[0], extras.scores, progress)
+            # Scenario by scenario rather than agent by agent: workers stay even.
+            jobs = [
+                _job(agent, each[i], scenario, extras, first=not outcomes and number == i == 0)
+                for number, scenario in enumerate(new)
+                for i, agent in enumerate(agents)
+            ]
+            outcomes += _play(pool, jobs, "evaluate", progress, _figure_check(jobs, extras))
+            found = [
+                _collect(agent, each[i], chosen, seen[i], name, catalogue, outcomes[i :: len(agents)], statistics)
+                for i, agent in enumerate(agents)
+            ]
+            new = until.further(found, chosen.scenarios) if until else ()
+            if until and progress:
+                tqdm.write(_narrowed(found, len(new)), file=sys.stderr)
+            if not new:
+                return found
+            _check_new(agents, new, extras)
+            chosen = replace(chosen, scenarios=(*chosen.scenarios, *new))
+            name = f"{given} and {len(chosen.scenarios) - asked} with further seeds"
 
-        def check_figure(index: int, result: JobResult) -> None:
-            if index == 0 and result.drawn is False:
-                step = extras.figure_step
-                wanted = "decision that acts" if step is None else f"environment step {step}"
-                raise DataError(
-                    f"the first episode has no {wanted}, so there is no figure to draw",
-                    "choose another step or scenario, or leave --figure out",
-                )
 
-        outcomes: list[JobResult] = _play(pool, jobs, "evaluate", progress, check_figure)
-    name = scenarios if isinstance(scenarios, str) else chosen.split
-    return [
-        _collect(agent, each[i], chosen, seen[i], name, catalogue, outcomes[i :: len(agents)], statistics)
-        for i, agent in enumerate(agents)
-    ]
+def _figure_check(jobs: Sequence[EpisodeJob], extras: Extras) -> Callable[[int, JobResult], None]:
+    """Fails as soon as the episode that was to be drawn is over and was not."""
+
+    def check(index: int, result: JobResult) -> None:
+        if jobs[index].figure and result.drawn is False:
+            step = extras.figure_step
+            wanted = "decision that acts" if step is None else f"environment step {step}"
+            raise DataError(
+                f"the first episode has no {wanted}, so there is no figure to draw",
+                "choose another step or scenario, or leave --figure out",
+            )
+
+    return check
+
+
+def _narrowed(found: Sequence[Evaluation], further: int) -> str:
+    width, count = halfwidth(found), len(found[0].episodes)
+    what = "no interval" if width is None else f"the interval is +-{width:.1f} points"
+    return f"{count} scenarios: {what}; {f'{further} more' if further else 'no more'}"
 
 
 def _check_chronics(env: Any, scenarios: Sequence[Scenario]) -> None:
@@ -196,11 +226,11 @@ def _in_sample(agent: registry.AgentSpec, settings: GridSettings, chosen: Scenar
     return data.in_sample({scenario.chronic for scenario in chosen.scenarios})
 
 
-def _check_new(agents: Sequence[registry.AgentSpec], chosen: ScenarioSet, extras: Extras) -> None:
+def _check_new(agents: Sequence[registry.AgentSpec], scenarios: Sequence[Scenario], extras: Extras) -> None:
     if extras.episodes is None:
         return
     for agent in agents:
-        for scenario in chosen.scenarios:
+        for scenario in scenarios:
             path = episode_folder(extras.episodes, str(agent)) / episode_name(scenario)
             if path.exists():
                 raise DataError(f"{path} exists already", "choose another folder for the episodes, or remove it")
@@ -221,16 +251,16 @@ def _job(
 
 
 def _statistics(
-    pool: Pool, chosen: ScenarioSet, settings: GridSettings, folder: Path, progress: bool
+    pool: Pool, scenarios: Sequence[Scenario], settings: GridSettings, folder: Path, progress: bool
 ) -> dict[Scenario, ScoreStatistics]:
     """Score statistics of every scenario; those that the folder lacks are made, and each is kept as it is made."""
-    missing = [one for one in chosen.scenarios if not statistics_file(folder, one).exists()]
+    missing = [one for one in scenarios if not statistics_file(folder, one).exists()]
 
     def keep(index: int, found: ScoreStatistics) -> None:
         found.save(statistics_file(folder, missing[index]))
 
     _play(pool, [StatisticsJob(settings, one) for one in missing], "score statistics", progress, keep)
-    return {scenario: ScoreStatistics.load_from(statistics_file(folder, scenario)) for scenario in chosen.scenarios}
+    return {scenario: ScoreStatistics.load_from(statistics_file(folder, scenario)) for scenario in scenarios}
 
 
 def _play(

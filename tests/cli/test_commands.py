@@ -34,7 +34,7 @@ WANTED = (
     "train evaluate compare finetune report export doctor|llm build-embedded|llm serve|llm ask|llm eval|"
     "llm eval-critic|"
     "replay show|replay verify|bench screen|bench rollout|bench llm|bench learner|bench refiners|bench critics|"
-    "bench grids|"
+    "bench grids|bench drills|"
     "runs list|cluster start|cluster stop|cluster status|cluster clean"
 )
 
