@@ -29,6 +29,7 @@ from ace_ray.coevolution.unplayable import Unplayable
 from ace_ray.config.errors import AceError, RunFolderError, WorkerError
 from ace_ray.learner import state as learner_state
 from ace_ray.learner.batch import learner_batch
+from ace_ray.learner.transmission import Transmission, transmission
 from ace_ray.policy.checkpoint import PolicyCard
 from llm_service.errors import LLMServiceError
 
@@ -191,6 +192,11 @@ class ACE(Algorithm):
             log.warning("rollout workers %s were restarted", restored)
             self.publish(restored)
         return restored
+
+    def transmission(self) -> Transmission | None:
+        """Whether Q has taken up what refiners found; None before they found anything."""
+        pairs = ask(self.replay, "pairs")
+        return transmission(learner_state.module_state(self.learner_group), self.config.run.policy, pairs)
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,7 @@ class TrainingLoop:
         self._recorder = Recorder(str(folder.about["name"]))
         self._events = EventLog(folder.metrics)
         self._learner: dict[str, float] = {}
+        self._transmission: dict[str, float] = {}
 
     @property
     def seconds(self) -> float:
@@ -93,6 +95,10 @@ class TrainingLoop:
         self._saved = self._clock()
         self.folder.set(updates=done.updates, decisions=int(self.algorithm.limits["decisions"]), seconds=self.seconds)
         log.info("checkpoint %s", done.path.name)
+        if found := self.algorithm.transmission():
+            self.folder.set(transmission=asdict(found))
+            self._transmission = {"ace_transmission_share": found.share, "ace_transmission_gap": found.gap}
+            log.info("%s", found)
 
     def report(self) -> None:
         """One progress line, and the same numbers to TensorBoard and Ray's metrics."""
@@ -179,6 +185,7 @@ class TrainingLoop:
         if now.survival is not None:
             values["ace_survival"] = now.survival
         names = {"q_loss": "ace_q_loss", "policy_loss": "ace_policy_loss", "kl_to_prior": "ace_policy_kl"}
+        values |= self._transmission
         values |= {names[name]: value for name, value in self._learner.items() if name in names}
         return {name: float(value) for name, value in values.items()}
 

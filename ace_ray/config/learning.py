@@ -51,7 +51,16 @@ class MixingSettings(Settings):
     """p_mix, I_v and w_r (docs/method.md, eqs. 6-10)."""
 
     beta: float = Field(0.5, ge=0, le=1, description="share of refined rows in a batch (eq. 9)")
+    ramp: int = Field(
+        256,
+        ge=1,
+        description="valid refined rows from which D_LLM has its whole share beta; fewer get a share in proportion, or "
+        "a handful of rows would be half of every batch (ACE: 1)",
+    )
     tau: float = Field(1.0, gt=0, description="temperature of w_r on the standardised advantage; independent of beta")
     weight_min: float = Field(0.1, gt=0, description="lower clip of w_r")
     weight_max: float = Field(10.0, gt=0, description="upper clip of w_r")
-    validity: Literal["better", "paper"] = Field("better", description="I_v: better than the original, or eq. (7)")
+    validity: Literal["survives", "better", "paper"] = Field(
+        "survives",
+        description="I_v: better than the original and alive at the end of the horizon; better in any way; or eq. (7)",
+    )

@@ -52,6 +52,9 @@ class CriticSettings(Settings):
     edits: int = Field(4, ge=1, description="maximum edits per episode (ACE: 4)")
     key_limit: int = Field(16, ge=1, le=32, description="maximum key steps shown to the critic")
     every: int = Field(4, ge=1, description="finished episodes per critic request")
+    start: int = Field(
+        0, ge=0, description="refined rows in D_LLM from which the critic is asked; 0: when the ring is full (ACE)"
+    )
 
 
 class LanguageSettings(Settings):

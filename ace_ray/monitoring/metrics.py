@@ -31,6 +31,10 @@ METRICS: dict[str, Metric] = {
     "ace_q_loss": Metric("gauge", "Mean Q loss (eq. 2) of the latest updates."),
     "ace_policy_loss": Metric("gauge", "Mean policy loss (eq. 10) of the latest updates."),
     "ace_policy_kl": Metric("gauge", "Mean KL of the policy to the slot score's softmax in nats."),
+    "ace_transmission_share": Metric(
+        "gauge", "Share of refined states in which Q ranks the refined action above the played one; 0.5 is chance."
+    ),
+    "ace_transmission_gap": Metric("gauge", "Mean of Q(refined) - Q(played) over refined states."),
     "ace_replay_rows": Metric("gauge", "Transitions in D_RL."),
     "ace_refined_rows": Metric("gauge", "Transitions in the refined ring D_LLM."),
     "ace_shard_megabytes_per_1000_decisions": Metric("gauge", "Shards written for 1,000 decisions, in MB."),

@@ -169,10 +169,12 @@ class Refiner:
         return self.comparator.simulator.transition(case.snapshot, case.decision, id)
 
     def _accepts(self, attempt: Attempt, transition: Transition, reward: float) -> bool:
-        """Whether the rounds end here: a better action; for the paper's validity, a reward above the original's."""
-        if self._settings.mixing.validity == "better":
-            return attempt.verdict == "better"
-        return not transition.reward <= reward
+        """Whether the rounds end here: a valid action; for the paper's validity, a reward above the original's."""
+        mode = self._settings.mixing.validity
+        if mode == "paper":
+            return not transition.reward <= reward
+        assert attempt.verdict is not None and attempt.outcome is not None  # it was replayed: there is a transition
+        return validity(mode, attempt.verdict, attempt.outcome.survived, transition.reward, transition.terminated)
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
@@ -232,7 +234,13 @@ class Refiner:
             if transition is None or attempt.outcome is None or attempt.proposal is None or attempt.verdict is None:
                 continue
             last = number == len(history)
-            judged = validity(self._settings.mixing.validity, attempt.verdict, transition.reward, transition.terminated)
+            judged = validity(
+                self._settings.mixing.validity,
+                attempt.verdict,
+                attempt.outcome.survived,
+                transition.reward,
+                transition.terminated,
+            )
             more = {
                 **common,
                 "source": self._source,

@@ -13,6 +13,7 @@ Who calls what (each is `replay.<name>.remote(...)`):
                                                        sample(settings.learner.batch, k) and update with each
                 set_updates(n)                         the learner's own count of updates: after loading a checkpoint,
                                                        and when limits() shows fewer (this process was restarted)
+                pairs() -> columns                     refined and played slot of each refined state (ReplayTable)
                 memory() -> [catalogue id, ...]        the proposal memory, for checkpoint and export
                 stats() -> dict                        everything to print or plot, JSON-able
                 report() -> [sentence, ...]            torn or adopted shards found when the folder was opened

@@ -111,14 +111,14 @@ class ReplayCore:
         if rows:
             self.table.append(states, records.table_columns(rows))
         for row in rows:
-            self._episodes.follow(row, self.table.refined_full)
+            self._episodes.follow(row, self._critic_works)
         self.push(pending)
         self._seal_if_due()
         return self.limits()
 
     def hard_start(self) -> Snapshot | None:
-        """One of the last `refine.lookback` decisions before a blackout of this run, None before the first blackout."""
-        return self._episodes.hard_start()
+        """One of the last `refine.lookback` decisions before a blackout (`HardStarts`); None before the first."""
+        return self._episodes.hard_starts.draw()
 
     # --- learner --------------------------------------------------------------------------------------------------
 
@@ -127,6 +127,10 @@ class ReplayCore:
         drawn = [self.table.sample(n) for _ in range(batches)]
         self.updates += batches
         return drawn
+
+    def pairs(self) -> dict[str, np.ndarray]:
+        """See `ReplayTable.pairs`."""
+        return self.table.pairs()
 
     def limits(self) -> dict[str, Any]:
         """Decisions and updates so far, updates due, and whether rollout may go on collecting."""
@@ -225,9 +229,14 @@ class ReplayCore:
     def take_episode(self) -> list[dict[str, Any]]:
         """Transition records of a finished episode for the critic, in order of time; [] when none waits.
 
-        Every `critic.every`-th finished episode is offered once, from the moment that D_LLM is full.
+        One finished episode in `critic.every` is offered, once, as soon as D_LLM holds `critic.start` rows.
         """
         return self._episodes.take()
+
+    @property
+    def _critic_works(self) -> bool:
+        start = self.settings.critic.start
+        return self.table.refined >= start if start else self.table.refined_full
 
     def edit(self, episode: str, edits: Sequence[Mapping[str, Any]], **lost: int) -> int:
         """Applies the critic's edits of one episode; returns how many were in bounds and applied.
@@ -267,7 +276,7 @@ class ReplayCore:
             "criticised": self.criticised,
             "critic_errors": dict(self.critic_errors),
             "memory": len(self._memory),
-            "hard_starts": len(self._episodes.blackouts),
+            "hard_starts": len(self._episodes.hard_starts),
             "shards": len(self.log.shards),
             "shard_rows": stored,
             "shard_mb": self.log.bytes / 1e6,
@@ -304,7 +313,8 @@ class ReplayCore:
             self.counters.add(record)
             if record["status"] == "accepted" and record["catalogue_id"] >= 0:
                 self.remember(record["catalogue_id"])
-        self._episodes.blackouts.extend(found.blackouts)
+        for decisions in found.blackouts:
+            self._episodes.hard_starts.lost(decisions)
         for item in found.pending:
             self.table.pin(item.parent_id)
         self.queue.push(found.pending)

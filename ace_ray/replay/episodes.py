@@ -7,15 +7,17 @@ may start from, and whole episodes for the critic.
 from __future__ import annotations
 
 import json
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ace_ray.domain import ActionLog, Domain, Snapshot
 
-HARD_STARTS = 256  # blackouts remembered
+HARD_STARTS = 256  # scenarios remembered that ended in a blackout
+RESTARTS = 3  # lost in a row, after which a scenario is given up: not to be saved, or not yet
 CRITIC_WAITING = 8  # episodes; the critic is slow, and older ones say little about the present policy
 OPEN_EPISODES = 256
 
@@ -71,9 +73,70 @@ def blackouts(rows: Sequence[Mapping[str, Any]], limit: int, last: int, domain: 
     return [snapshots for snapshots in found if snapshots]
 
 
+@dataclass
+class Lost:
+    """A scenario that the policy lost.
+
+    Attributes:
+        decisions: the last ones before its first blackout, the latest first.
+        again: blackouts in a row since then, of episodes that started from one of these decisions.
+    """
+
+    decisions: list[Snapshot]
+    again: int = 0
+
+
+class HardStarts:
+    """Decisions before a blackout, from which episodes start again.
+
+    One entry a scenario, however often it is lost: a scenario that nobody can save would otherwise win a further entry
+    with each restart, until most restarts were its own. It leaves after `RESTARTS` restarts in a row that were lost.
+
+    Args:
+        seed: of the draws.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._lost: OrderedDict[str, Lost] = OrderedDict()  # by scenario, the latest last
+        self._hopeless: OrderedDict[str, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._lost)
+
+    def lost(self, decisions: list[Snapshot]) -> None:
+        """An episode ended in a blackout; `decisions` are its last ones."""
+        key = decisions[0].scenario.key()
+        if key in self._hopeless:
+            return
+        if key not in self._lost:
+            self._lost[key] = Lost(decisions)
+            if len(self._lost) > HARD_STARTS:
+                self._lost.popitem(last=False)
+            return
+        self._lost[key].again += 1
+        if self._lost[key].again >= RESTARTS:
+            del self._lost[key]
+            self._hopeless[key] = None
+            while len(self._hopeless) > 4 * HARD_STARTS:
+                self._hopeless.popitem(last=False)
+
+    def survived(self, scenario: str) -> None:
+        """An episode of this scenario (its key) came to its end."""
+        if scenario in self._lost:
+            self._lost[scenario].again = 0
+
+    def draw(self) -> Snapshot | None:
+        """One of the decisions, drawn evenly over scenarios; None where there is none."""
+        if not self._lost:
+            return None
+        chosen = list(self._lost.values())[int(self._rng.integers(len(self._lost)))].decisions
+        return chosen[int(self._rng.integers(len(chosen)))]
+
+
 class FollowedEpisodes:
-    """Puts the transition records of the policy together to episodes. Nothing here is durable but what `blackouts` is
-    filled with again on resume.
+    """Puts the transition records of the policy together to episodes. Nothing here is durable; the hard starts are
+    filled again on resume.
 
     Args:
         lookback: decisions before a blackout that a hard start is drawn from.
@@ -83,11 +146,10 @@ class FollowedEpisodes:
     """
 
     def __init__(self, lookback: int, every: int, seed: int, domain: Domain) -> None:
-        self.blackouts: deque[list[Snapshot]] = deque(maxlen=HARD_STARTS)  # decisions before each, the latest first
+        self.hard_starts = HardStarts(seed)
         self._lookback = lookback
         self._every = every
         self._domain = domain
-        self._rng = np.random.default_rng(seed)
         self._open: dict[str, list[dict[str, Any]]] = {}
         self._waiting: deque[list[dict[str, Any]]] = deque(maxlen=CRITIC_WAITING)
         self._finished = 0
@@ -109,18 +171,13 @@ class FollowedEpisodes:
             return
         self._open.pop(row["episode"], None)
         self._finished += 1
-        snapshots = snapshots_of(episode, self._lookback, self._domain) if row.get("terminated") else []
-        if snapshots:
-            self.blackouts.append(snapshots)
+        if row.get("terminated"):
+            if decisions := snapshots_of(episode, self._lookback, self._domain):
+                self.hard_starts.lost(decisions)
+        else:
+            self.hard_starts.survived(self._domain.scenario(**json.loads(row["scenario"])).key())
         if critic_works and self._every and self._finished % self._every == 0:
             self._waiting.append(episode)
-
-    def hard_start(self) -> Snapshot | None:
-        """One of the last decisions before a blackout, drawn evenly over blackouts; None before the first."""
-        if not self.blackouts:
-            return None
-        chain = self.blackouts[int(self._rng.integers(len(self.blackouts)))]
-        return chain[int(self._rng.integers(len(chain)))]
 
     def take(self) -> list[dict[str, Any]]:
         """The records of the episode that has waited longest for the critic, in order of time; [] when none waits."""

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-Verdict = Literal["better", "tie", "worse"]
+from ace_ray.domain import Verdict
 
 
 def p_mix(n_rl: int, priority: np.ndarray, beta: float) -> tuple[float, np.ndarray]:
@@ -70,15 +70,26 @@ def reward_weight(
     return clipped, clipped != raw
 
 
-def validity(mode: Literal["better", "paper"], verdict: Verdict, reward: float, terminated: bool) -> bool:
+def ramped(beta: float, valid: int, ramp: int) -> float:
+    """The share of D_LLM while it holds few rows: beta in proportion to its valid rows, up to `ramp` of them."""
+    return beta * min(1.0, valid / ramp)
+
+
+def validity(
+    mode: Literal["survives", "better", "paper"], verdict: Verdict, survived: bool, reward: float, terminated: bool
+) -> bool:
     """I_v of a refined transition.
 
     Args:
-        mode: 'better': the replay judged it better than the original; 'paper': r_hat >= 0 and not d_hat, eq. (7).
+        mode: 'survives': the replay judged it better than the original, and it was alive at the end of the horizon;
+            'better': the first of these alone; 'paper': r_hat >= 0 and not d_hat, eq. (7).
         verdict: of the refined action against the played one over the common horizon.
+        survived: whether the refined action was alive at the end of the horizon.
         reward: r_hat, original (never a critic's edit).
         terminated: d_hat, whether the refined transition ends in a blackout.
     """
+    if mode == "survives":
+        return verdict == "better" and survived
     if mode == "better":
         return verdict == "better"
     return reward >= 0.0 and not terminated

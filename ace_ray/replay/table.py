@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ace_ray.config.learning import MixingSettings, ReplaySettings
-from ace_ray.replay.mixing import RunningScale, p_mix, refined_share, reward_weight
+from ace_ray.replay.mixing import RunningScale, p_mix, ramped, refined_share, reward_weight
 from ace_ray.replay.states import StatePool
 from ace_ray.replay.sum_tree import SumTree
 from ace_ray.schema import NEXT, NO_STATE, OBSERVED, TRANSITION_COLUMNS, States, StateShape
@@ -144,7 +144,7 @@ class ReplayTable:
         Raises:
             ValueError: nothing to draw from.
         """
-        beta = self.mixing.beta if beta is None else beta
+        beta = self.share if beta is None else beta
         mass = self._tree.total
         if self._size == 0 and mass <= 0.0:
             raise ValueError("replay: sample of an empty table")
@@ -158,7 +158,47 @@ class ReplayTable:
     def probabilities(self, beta: float | None = None) -> tuple[float, np.ndarray]:
         """Eq. (9) of the present table: of each row of D_RL, and of each filled row of D_LLM in ring order."""
         leaves = np.arange(self._refined_size)
-        return p_mix(self._size, self._tree.get(leaves), self.mixing.beta if beta is None else beta)
+        return p_mix(self._size, self._tree.get(leaves), self.share if beta is None else beta)
+
+    def pairs(self) -> dict[str, np.ndarray]:
+        """What was played and what a refinement found better, in one state each.
+
+        Returns:
+            OBSERVED of the states, [n, ...] each, `slot` int64 [n] of the refined action and `played` int64 [n] of the
+            original one; n valid rows of D_LLM whose original has a legal slot there and is still in the table.
+        """
+        rows, played = [], []
+        for row in range(self.capacity, self.capacity + self._refined_size):
+            parent = self._row.get(int(self.columns["parent_id"][row]))
+            if parent is None or not self.columns["valid"][row]:
+                continue
+            action = self.states.columns["ids"][self._state_row[parent]][self.columns["slot"][parent]]
+            state = self._state_row[row]
+            slots = np.flatnonzero((self.states.columns["ids"][state] == action) & self.states.columns["mask"][state])
+            if slots.size:
+                rows.append(row)
+                played.append(int(slots[0]))
+        state = self._state_row[np.array(rows, np.int64)]
+        found = {name: _widen(self.states.columns[name][state]) for name in OBSERVED}
+        return found | {
+            "slot": self.columns["slot"][rows].astype(np.int64) if rows else np.zeros(0, np.int64),
+            "played": np.array(played, np.int64),
+        }
+
+    @property
+    def valid(self) -> int:
+        """Rows of D_LLM that may be drawn."""
+        return int(self.columns["valid"][self.capacity : self.capacity + self._refined_size].sum())
+
+    @property
+    def share(self) -> float:
+        """The share of D_LLM in a batch, beta of eq. (9), which grows with it (`mixing.ramped`)."""
+        return ramped(self.mixing.beta, self.valid, self.mixing.ramp)
+
+    @property
+    def refined(self) -> int:
+        """Rows of D_LLM."""
+        return self._refined_size
 
     @property
     def refined_full(self) -> bool:
@@ -173,7 +213,8 @@ class ReplayTable:
             "transitions": self._size,
             "refined": self._refined_size,
             "refined_full": float(self.refined_full),
-            "refined_valid_share": float(self.columns["valid"][refined].sum()) / n,
+            "refined_valid_share": self.valid / n,
+            "refined_share": self.share,
             "states": len(self.states),
             "pinned": int((self._pins > 0).sum()),
             "weight_mean": float(self._weight[refined].mean()) if self._refined_size else 1.0,

@@ -147,7 +147,7 @@ def test_a_grids_profile_is_of_an_environment_that_exists_and_sets_nothing_but_t
 
 def test_local_profile_sets_sizes_only() -> None:
     sizes = {
-        "budget.minutes", "replay.refined_capacity", "replay.warmup", "replay.shard_rows", "refine.seed_queue",
+        "budget.minutes", "critic.start", "replay.warmup", "replay.shard_rows", "refine.seed_queue",
         "finetune.every", "finetune.examples", "rollout.workers", "policy.hidden", "policy.heads", "policy.layers",
         "learner.batch",
     }  # fmt: skip
@@ -155,7 +155,7 @@ def test_local_profile_sets_sizes_only() -> None:
     given = yaml.safe_load((REPO / "configs" / "local.yaml").read_text(encoding="utf-8"))
     keys = {f"{section}.{key}" for section, values in given.items() for key in values}
     assert {key for key in keys if not key.startswith("resources.")} <= sizes
-    assert settings.replay.refined_capacity >= 16 and settings.finetune.every >= 8
+    assert 0 < settings.critic.start <= settings.replay.refined_capacity and settings.finetune.every >= 8
     assert keys <= set(leaves(RunSettings))
 
 

@@ -26,6 +26,7 @@ DATA = Path(__file__).parent / "data"
 THEN = json.loads((DATA / "shards_v1.json").read_text())
 NAMES = {**records.FORMER_NAMES["state"], **records.FORMER_NAMES["transition"], "action": "slot"}  # action: in batches
 SETTINGS = RunSettings(
+    mixing={"ramp": 1},
     refine={"refiner": "llm", "lookback": 3, "rounds": 2, "queue": 16},
     replay={"capacity": 64, "refined_capacity": 16, "warmup": 4, "shard_rows": 10_000, "shard_seconds": 1e9},
 )
@@ -62,6 +63,7 @@ def test_every_value_is_read_under_todays_names(folder):
 def test_a_run_is_resumed_from_it_with_the_same_counts_and_draws(folder):
     core = resumed(folder)
     stats = core.stats()
+    del stats["table"]["refined_share"]  # not told then
     for name, value in THEN["stats"].items():
         assert stats[name] == (pytest.approx(value) if name == "table" else value), name
     (batch,) = core.sample(32)

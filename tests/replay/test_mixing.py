@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ace_ray.replay.mixing import RunningScale, p_mix, refined_share, reward_weight, validity
+from ace_ray.replay.mixing import RunningScale, p_mix, ramped, refined_share, reward_weight, validity
 
 pytestmark = pytest.mark.unit
 
@@ -81,18 +81,21 @@ def test_running_scale_is_the_root_mean_square_and_forgets():
 
 
 @pytest.mark.parametrize(
-    ("mode", "verdict", "reward", "terminated", "expected"),
+    ("mode", "verdict", "survived", "reward", "terminated", "expected"),
     [
-        ("better", "better", -1.0, True, True),
-        ("better", "tie", 5.0, False, False),
-        ("better", "worse", 5.0, False, False),
-        ("paper", "worse", 0.0, False, True),
-        ("paper", "better", -0.1, False, False),
-        ("paper", "better", 1.0, True, False),
+        ("survives", "better", True, -1.0, False, True),
+        ("survives", "better", False, 5.0, False, False),
+        ("survives", "tie", True, 5.0, False, False),
+        ("better", "better", False, -1.0, True, True),
+        ("better", "tie", True, 5.0, False, False),
+        ("better", "worse", True, 5.0, False, False),
+        ("paper", "worse", False, 0.0, False, True),
+        ("paper", "better", True, -0.1, False, False),
+        ("paper", "better", False, 1.0, True, False),
     ],
 )
-def test_validity(mode, verdict, reward, terminated, expected):
-    assert validity(mode, verdict, reward, terminated) is expected
+def test_validity(mode, verdict, survived, reward, terminated, expected):
+    assert validity(mode, verdict, survived, reward, terminated) is expected
 
 
 @given(n=st.integers(1, 200), beta=st.floats(0, 1))
@@ -100,3 +103,8 @@ def test_refined_share_has_the_right_mean_and_never_leaves_the_batch(n, beta):
     shares = [refined_share(n, beta, u) for u in np.linspace(0, 1, 400, endpoint=False)]
     assert np.mean(shares) == pytest.approx(beta * n, abs=0.01)
     assert max(shares) - min(shares) <= 1 and min(shares) >= 0 and max(shares) <= n
+
+
+def test_the_share_of_few_refined_rows_grows_to_beta_and_stays_there():
+    shares = [ramped(0.5, valid, ramp=256) for valid in (0, 16, 256, 1000)]
+    assert shares == [0.0, 0.5 / 16, 0.5, 0.5] and ramped(0.5, 1, ramp=1) == 0.5

@@ -65,14 +65,14 @@ def test_a_full_table_forgets_its_oldest_rows_and_keeps_originals_of_refined_one
 
 
 def test_draws_follow_p_mix():
-    replay = table(beta=0.5, tau=1.0, weight_min=1e-3, weight_max=1e3)
+    replay = table(beta=0.5, ramp=4, tau=1.0, weight_min=1e-3, weight_max=1e3)  # two valid rows of four: beta 0.25
     append(replay, 0, 8)
     for i, (advantage, valid) in enumerate([(1.0, True), (2.0, True), (0.1, False)]):
         refine(replay, 100 + i, parent=i, advantage=advantage, valid=valid)
     each, refined = replay.probabilities()
     drawn = np.concatenate([replay.sample(64)["id"] for _ in range(400)])
     share = {id: (drawn == id).mean() for id in [*range(8), 100, 101, 102]}
-    assert refined[2] == 0.0 == share[102]
+    assert refined[2] == 0.0 == share[102] and refined.sum() == pytest.approx(0.25)
     for i in range(8):
         assert share[i] == pytest.approx(each, abs=0.01)
     for i in range(2):
@@ -132,3 +132,15 @@ def test_a_table_that_is_all_pinned_says_so_and_names_the_setting():
 def test_sampling_nothing_is_refused():
     with pytest.raises(ValueError):
         table().sample(1)
+
+
+def test_pairs_are_the_refined_and_the_played_action_of_valid_rows_in_one_state():
+    replay = table()
+    append(replay, 0, 4)
+    refine(replay, 100, parent=2, advantage=1.0)
+    refine(replay, 101, parent=3, advantage=1.0, valid=False)
+    refine(replay, 102, parent=999, advantage=1.0)  # its original is gone
+    pairs = replay.pairs()
+    assert len(pairs["slot"]) == 1 == len(pairs["context"])
+    refined, played = replay.get(100), replay.get(2)
+    assert pairs["slot"].tolist() == [refined["slot"]] and pairs["played"].tolist() == [played["slot"]]
