@@ -36,7 +36,9 @@ class Shown(SearchProposer):
 @pytest.fixture(scope="module")
 def settings(grid_settings):
     grid = grid_settings.model_copy(update={"compare": grid_settings.compare.model_copy(update={"horizon": 40})})
-    return RunSettings(grid=grid, refine={"refiner": "search", "lookback": 6, "rounds": 3, "proposals": 3})
+    return RunSettings(
+        grid=grid, mixing={"ramp": 1}, refine={"refiner": "search", "lookback": 6, "rounds": 3, "proposals": 3}
+    )
 
 
 @pytest.fixture(scope="module")
