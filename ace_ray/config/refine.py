@@ -16,7 +16,10 @@ class RefineSettings(Settings):
         "lookback",
         description="which decisions are queued: those before a blackout, walked back from it, or those with r < r_low",
     )
-    lookback: int = Field(8, ge=1, description="decisions before a blackout that are examined")
+    lookback: int = Field(
+        40, ge=1, description="decisions before a blackout among which the latest that can still be saved is looked for"
+    )
+    walk: int = Field(8, ge=1, description="decisions asked about before one blackout, from that one back")
     r_low: float = Field(0.0, description="reward below which trigger=paper asks (ACE's best: 0)")
     rounds: int = Field(5, ge=1, description="rounds with feedback before a refinement is given up (ACE: 5)")
     proposals: int = Field(

@@ -14,7 +14,7 @@ from ace_ray.config.errors import GridMismatchError
 from ace_ray.domain import Continuation, Decision, Outcome, Simulator, Snapshot, Verdict, verdict
 from ace_ray.refine.trajectory_cache import Trajectory, TrajectoryCache
 
-DECISIONS_KEPT = 32
+DECISIONS_KEPT = 64
 # Snapshots whose outcomes are kept: a refiner works on ten at a time, and 14 outcomes are about 2 kB.
 OUTCOMES_KEPT = 1024
 

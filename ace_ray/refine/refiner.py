@@ -4,8 +4,8 @@ For each pending decision: rebuild the state, find out whether it could have gon
 proposer, replay the proposal over the common horizon, and feed back what happened, at most `rounds` times.
 
     reason     asked about when
-    lookback   the played action dies and one of the compared set C survives (salvageable); the walk goes back from the
-               blackout and ends at the first decision whose played action survives: what is earlier was no mistake
+    lookback   the played action dies and one of the compared set C survives (salvageable); bisection finds the latest
+               such decision, and the walk back from it ends where the played action survives: earlier was no mistake
     advantage  one of C is better than the played action
     seed       as lookback; such snapshots are shipped, their played action is stored as their original
     paper      always (r < r_low is all that trigger=paper asks)
@@ -81,20 +81,75 @@ class Refiner:
             self.comparator.hold([item.snapshot for item in items])
         except self._faults as error:
             log.warning("refinement: a chain cannot be rebuilt at once: %s", error)
-        survived = False
-        for item in items:
-            if survived:
+        try:
+            if len(items) > 1:
+                yield from self._chain(items)
+            else:
+                for item in items:
+                    yield self._guarded(item, self._one)
+        except Stopped:
+            return
+
+    def _guarded(
+        self, item: PendingRefinement, work: Callable[[PendingRefinement], RefinementResult]
+    ) -> RefinementResult:
+        try:
+            return work(item)
+        except self._faults as error:
+            log.warning("refinement %d failed: %s", item.id, error)
+            return RefinementResult(item, "failed", error=f"{type(error).__name__}: {error}")
+
+    # --- the decisions before one blackout --------------------------------------------------------------------------
+
+    def _chain(self, items: Sequence[PendingRefinement]) -> Iterator[RefinementResult]:
+        """The decisions before one blackout, the last one first.
+
+        The later a decision, the less can be saved: the latest that something can still save is found by bisection.
+        From there back each is thought over, until the played action survives (what is earlier was no mistake) or
+        `refine.walk` decisions were asked about.
+        """
+        hopeless: dict[int, RefinementResult] = {}
+        first = self._latest_hope(items, hopeless)
+        for i, item in enumerate(items[:first]):
+            yield hopeless.get(i, RefinementResult(item, "skipped"))
+        asked, over = 0, False
+        for item in items[first:]:
+            if over:
                 yield RefinementResult(item, "skipped")
                 continue
-            try:
-                result = self._one(item)
-            except Stopped:
-                return
-            except self._faults as error:
-                log.warning("refinement %d failed: %s", item.id, error)
-                result = RefinementResult(item, "failed", error=f"{type(error).__name__}: {error}")
-            survived = item.reason == "lookback" and result.status == "survived"
+            result = self._guarded(item, self._one)
+            asked += bool(result.rounds)
+            over = result.status == "survived" or asked >= self._refine.walk
             yield result
+
+    def _latest_hope(self, items: Sequence[PendingRefinement], hopeless: dict[int, RefinementResult]) -> int:
+        """Index of the latest decision that is not lost whatever is played; their number where all are.
+
+        Args:
+            hopeless: gets the results of those that were looked at and are lost, by index.
+        """
+        low, high = 0, len(items)
+        while low < high:
+            middle = (low + high) // 2
+            result = self._guarded(items[middle], lambda item: self._prospect(item)[0])
+            if result.status in ("unsalvageable", "failed"):
+                hopeless[middle] = result
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def _prospect(self, item: PendingRefinement) -> tuple[RefinementResult, dict[int, Outcome]]:
+        """Whether the played action survives or another of C does, and the outcomes looked at, up to such a one."""
+        outcomes = {item.played: self._outcome(item.snapshot, item.played)}
+        if outcomes[item.played].survived:
+            return RefinementResult(item, "survived"), outcomes
+        for id in self.comparator.compared_set(self.comparator.decision(item.snapshot), item.played):
+            outcomes[id] = self._outcome(item.snapshot, id)
+            if outcomes[id].survived:
+                return RefinementResult(item, "salvageable", salvageable=True), outcomes
+        advantage = self._advantage(outcomes, item.played)
+        return RefinementResult(item, "unsalvageable", advantage=advantage), outcomes
 
     # --- is there anything to gain? ---------------------------------------------------------------------------------
 
@@ -109,13 +164,8 @@ class Refiner:
             if gap == 0.0:
                 return RefinementResult(item, "no_gap", advantage=0.0)
             return self._ask(item, outcomes, salvageable=salvageable(outcomes, item.played))
-        if outcomes[item.played].survived:
-            return RefinementResult(item, "survived")
-        for id in compared:
-            outcomes[id] = self._outcome(item.snapshot, id)
-            if outcomes[id].survived:
-                return self._ask(item, outcomes, salvageable=True)
-        return RefinementResult(item, "unsalvageable", advantage=self._advantage(outcomes, item.played))
+        prospect, outcomes = self._prospect(item)
+        return self._ask(item, outcomes, salvageable=True) if prospect.salvageable else prospect
 
     def _outcome(self, snapshot: Snapshot, id: int) -> Outcome:
         if self._stopped():

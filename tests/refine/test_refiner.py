@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ace_ray.config.run import RunSettings
-from ace_ray.domain import salvageable
+from ace_ray.domain import Outcome, salvageable
 from ace_ray.grid.decision_env import DecisionEnv
 from ace_ray.grid.domain import GridDomain
 from ace_ray.grid.engine import Decision
@@ -18,7 +18,7 @@ from ace_ray.refine.case import Proposal
 from ace_ray.refine.proposers import RandomProposer, SearchProposer, next_by_score
 from ace_ray.refine.refiner import Refiner
 from ace_ray.replay.core import ReplayCore
-from ace_ray.replay.pending import PendingRefinement
+from ace_ray.replay.pending import PendingRefinement, RefinementResult
 from ace_ray.replay.shards import LogIdentity
 from ace_ray.schema import States, StateShape
 from tests.rollout.test_worker import blackouts
@@ -79,6 +79,8 @@ def test_the_walk_back_asks_about_salvageable_decisions_only(comparator, results
     survived = statuses.index("survived") if "survived" in statuses else len(statuses)
     for result in results[:survived]:
         item = result.pending
+        if result.status == "skipped":  # bisection passed it over
+            continue
         compared = comparator.compared_set(comparator.decision(item.snapshot), item.played)
         outcomes = comparator.outcomes(item.snapshot, compared)
         assert not outcomes[item.played].survived
@@ -304,3 +306,44 @@ def test_search_prefers_the_best_score_unlike_what_failed_and_takes_the_rest_las
     assert next_by_score(decision, {11, 13, 14, 0}) == 12  # nothing unlike is left
     assert next_by_score(decision, {11, 12, 13, 14, 0}) is None
     assert next_by_score(decision, {77}) == 11  # what was played has no slot
+
+
+class FakeComparator:
+    """Outcomes by rule: the played action survives from `mistake` decisions before the blackout on, some other from
+    `hope` on."""
+
+    def __init__(self, hope: int, mistake: int) -> None:
+        self.hope, self.mistake, self.looked_at = hope, mistake, []
+
+    def hold(self, snapshots):
+        pass
+
+    def decision(self, snapshot):
+        return None
+
+    def compared_set(self, decision, played):
+        return (0, played)
+
+    def outcome(self, snapshot, id):
+        self.looked_at.append(snapshot)
+        return Outcome(snapshot >= (self.mistake if id == 1 else self.hope), 1, 0.0)
+
+    def verdict(self, a, b):
+        return "tie"
+
+
+@pytest.mark.parametrize(("hope", "mistake"), [(0, 40), (17, 30), (17, 18), (39, 40), (40, 40), (0, 0)])
+def test_the_latest_decision_that_can_be_saved_is_found_by_bisection(settings, monkeypatch, hope, mistake):
+    fake = FakeComparator(hope, mistake)
+    options = settings.model_copy(update={"refine": settings.refine.model_copy(update={"walk": 4})})
+    refiner = Refiner(GridDomain(), fake, SearchProposer(), options, lambda n: 0)
+    asked = lambda item, outcomes, salvageable: RefinementResult(item, "rejected", True, rounds=[{}])  # noqa: E731
+    monkeypatch.setattr(refiner, "_ask", asked)
+    items = [PendingRefinement(d, d, d, 1, "lookback", d, chain="c") for d in range(40)]
+    found = list(refiner.refine(items))
+    assert [result.pending.id for result in found] == list(range(40))
+    thought = [result.pending.id for result in found if result.rounds]
+    assert thought == list(range(hope, min(hope + 4, mistake, 40)))
+    statuses = {result.status for result in found}
+    assert statuses <= {"rejected", "skipped", "unsalvageable", "survived"}
+    assert len({snapshot for snapshot in fake.looked_at}) <= 6 + 5
