@@ -15,7 +15,7 @@ from ace_ray.grid.scenarios.scenario import Scenario
 pytestmark = pytest.mark.unit
 
 COUNTS = {
-    "attack": {"validation": 600},
+    "attack": {"train": 2000, "validation": 600, "test": 1000},
     "load-rise": {"train": 600, "validation": 300, "test": 500},
 }
 
