@@ -96,13 +96,14 @@ class Decision(Decided, Protocol):
 
 @dataclass(frozen=True)
 class Transition:
-    """An action played in a state, and what followed up to the next decision.
+    """An action played in a state, and what followed up to a later decision.
 
     Attributes:
         id: of the action.
-        reward, terminated, truncated, info: as the decision environment returned them (`DecisionEnv.step`).
-        following: the next decision; at the end of a scenario the state that a learner bootstraps from; None after a
-            failure.
+        reward, terminated, truncated, info: as the decision environment returns them (`DecisionEnv.step`); discounted
+            reward, `steps`, `discount`, `segment` and `rho_max` are those of all steps in between.
+        following: the decision it leads to; at the end of a scenario the state that a learner bootstraps from; None
+            after a failure.
     """
 
     id: int
@@ -190,8 +191,8 @@ class Simulator(Protocol):
         """A fresh copy at the snapshot; the caller closes it."""
         ...
 
-    def transition(self, snapshot: Snapshot, decision: Any, id: int) -> Transition:
-        """Plays an action in a copy, up to the next decision."""
+    def transition(self, snapshot: Snapshot, decision: Any, id: int, least: int = 1) -> Transition:
+        """Plays an action in a copy, then greedily, up to the first decision after `least` environment steps."""
         ...
 
     def context(self) -> dict[str, Any]:

@@ -21,6 +21,11 @@ class RefineSettings(Settings):
     )
     walk: int = Field(8, ge=1, description="decisions asked about before one blackout, from that one back")
     r_low: float = Field(0.0, description="reward below which trigger=paper asks (ACE's best: 0)")
+    span: Literal["horizon", "decision"] = Field(
+        "horizon",
+        description="how far the row of a replayed action reaches: over the comparison's horizon, greedy playing on, "
+        "so that Q learns what the replay showed; or up to the next decision (ACE)",
+    )
     rounds: int = Field(5, ge=1, description="rounds with feedback before a refinement is given up (ACE: 5)")
     proposals: int = Field(
         5, ge=1, description="replays a search or random refinement may spend; equal to rounds in paired comparisons"

@@ -130,8 +130,8 @@ class GridSimulator:
         env, obs = self.rebuilder.copy(snapshot)
         return GridBranch(env, obs, snapshot, length, self.settings)
 
-    def transition(self, snapshot: GridSnapshot, decision: Decision, id: int) -> Transition:
-        """See Simulator; the rules act between the decisions."""
+    def transition(self, snapshot: GridSnapshot, decision: Decision, id: int, least: int = 1) -> Transition:
+        """See Simulator; the rules act between the decisions, and greedy at them."""
         length = self.length(snapshot)
         grid, obs = self.rebuilder.copy(snapshot)
         try:
@@ -139,6 +139,10 @@ class GridSimulator:
             env.enter(snapshot, obs, decision, length)
             with playing(snapshot.scenario.chronic):
                 _, reward, terminated, truncated, info = env.play(self.engine.together(decision, id))
+                while not (terminated or truncated) and info["step"] - snapshot.step < least:
+                    _, more, terminated, truncated, then = env.step(int(np.argmax(info["decision"].score)))
+                    reward += info["discount"] * more
+                    info = _joined(info, then)
                 return Transition(id, reward, terminated, truncated, info, env.following(truncated))
         finally:
             grid.close()
@@ -154,3 +158,14 @@ class GridSimulator:
     def close(self) -> None:
         """Closes the environment."""
         self.rebuilder.env.close()
+
+
+def _joined(info: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
+    """The info of two segments of `DecisionEnv` that follow each other, as of one."""
+    return {
+        **then,
+        "steps": info["steps"] + then["steps"],
+        "discount": info["discount"] * then["discount"],
+        "refused": info["refused"] + then["refused"],
+        **{name: info[name] + then[name] for name in ("segment", "rewards", "rho_max")},
+    }

@@ -10,8 +10,9 @@ proposer, replay the proposal over the common horizon, and feed back what happen
     seed       as lookback; such snapshots are shipped, their played action is stored as their original
     paper      always (r < r_low is all that trigger=paper asks)
 
-The refined transition is what the environment did when the proposed action was played in the original state, up to the
-next decision. Losing rounds become rows as well, or Q learns from luck alone (docs/method.md).
+The refined transition is what the environment did when the proposed action was played in the original state, over the
+horizon of the comparison or up to the next decision (`refine.span`). Losing rounds and the bad example become rows as
+well, or Q learns from luck alone (docs/method.md).
 """
 
 from __future__ import annotations
@@ -184,8 +185,10 @@ class Refiner:
     def _ask(self, item: PendingRefinement, outcomes: dict[int, Outcome], salvageable: bool) -> RefinementResult:
         played = item.played
         case = make_case(self.comparator, item.snapshot, played, outcomes, item.reason, item.distance)
-        original = None if item.parent_id >= 0 else self._play(case, played)
-        reward = item.reward if original is None else original.reward
+        # Of a decision that was not played in this run there is no row yet; over the horizon, of none.
+        replayed = item.parent_id < 0 or self._refine.span == "horizon"
+        original = self._play(case, played) if replayed else None
+        reward = original.reward if original is not None else item.reward
         history: list[Attempt] = []
         played_out: list[Transition | None] = []
         accepted = False
@@ -215,8 +218,10 @@ class Refiner:
         return attempt, self._play(case, attempt.id)
 
     def _play(self, case: Case, id: int) -> Transition:
-        """Plays an action in a copy of the environment, up to the next decision."""
-        return self.comparator.simulator.transition(case.snapshot, case.decision, id)
+        """Plays an action in a copy of the environment, as far as `refine.span` says."""
+        simulator = self.comparator.simulator
+        least = simulator.compare.horizon if self._refine.span == "horizon" else 1
+        return simulator.transition(case.snapshot, case.decision, id, least)
 
     def _accepts(self, attempt: Attempt, transition: Transition, reward: float) -> bool:
         """Whether the rounds end here: a valid action; for the paper's validity, a reward above the original's."""
@@ -276,7 +281,7 @@ class Refiner:
         }
         if original is not None:
             row = self._row(result, case, decision, state_id, original, {**common, "source": "replay"})
-            if row is not None:
+            if row is not None and parent_id < 0:
                 parent_id = row["id"]
         # The paper stores what the last round brought, better or not, and leaves it to I_v whether it is drawn.
         keep = result.status == "accepted" or self._settings.mixing.validity == "paper"

@@ -37,7 +37,9 @@ class Shown(SearchProposer):
 def settings(grid_settings):
     grid = grid_settings.model_copy(update={"compare": grid_settings.compare.model_copy(update={"horizon": 40})})
     return RunSettings(
-        grid=grid, mixing={"ramp": 1}, refine={"refiner": "search", "lookback": 6, "rounds": 3, "proposals": 3}
+        grid=grid,
+        mixing={"ramp": 1},
+        refine={"refiner": "search", "lookback": 6, "rounds": 3, "proposals": 3, "span": "decision"},
     )
 
 
@@ -127,6 +129,32 @@ def test_refined_rows_are_what_the_environment_did_from_the_original_state(env, 
             assert row["advantage"] == pytest.approx(attempt["ret"] - attempt["played_ret"])
             if not terminated and not truncated:
                 np.testing.assert_array_equal(states[row["next_id"]].slots[0], obs["slots"])
+
+
+def test_rows_over_the_horizon_hold_what_the_replay_showed(env, engine, comparator, settings, results):
+    """One row for the bad example and one for each proposal, against a plain loop of decisions."""
+    item = next(r.pending for r in results if r.status == "accepted")
+    far = settings.model_copy(update={"refine": settings.refine.model_copy(update={"span": "horizon"})})
+    ids = itertools.count(10_000, 1000)
+    (result,) = Refiner(GridDomain(), comparator, SearchProposer(), far, lambda n: next(ids)).refine([item])
+    plain, horizon = DecisionEnv(env, engine, settings.grid), settings.grid.compare.horizon
+    assert [row["source"] for row in result.transitions[:1]] == ["replay"] and len(result.transitions) > 1
+    for row in result.transitions:
+        outcome = comparator.outcome(item.snapshot, row["catalogue_id"])
+        assert row["terminated"] if not outcome.survived else row["steps"] >= min(horizon, outcome.steps)
+        _, info = plain.reset(options={"snapshot": item.snapshot})
+        played = engine.together(comparator.decision(item.snapshot), row["catalogue_id"])
+        obs, _, over, ended, info = plain.play(played)
+        rewards = list(info["rewards"])
+        while not (over or ended) and len(rewards) < horizon:
+            obs, _, over, ended, info = plain.step(int(obs["score"].argmax()))
+            rewards += info["rewards"]
+        gamma = settings.grid.reward.gamma
+        assert row["reward"] == pytest.approx(sum(gamma**i * r for i, r in enumerate(rewards)))
+        assert (row["steps"], row["terminated"], row["truncated"]) == (len(rewards), over, ended)
+        assert row["discount"] == pytest.approx(gamma ** len(rewards))
+        assert outcome.survived or outcome.steps == len(rewards)
+        assert row.get("parent_id", item.parent_id) == item.parent_id
 
 
 def test_results_go_into_the_replay_and_come_back_on_resume(tmp_path, engine, settings, chain, results):
