@@ -44,8 +44,8 @@ class CriticSettings(Settings):
 
     source: Literal["llm", "random", "off"] = Field(
         "llm",
-        description="who edits rewards once D_LLM is full: the model; random: the model's edits, on key steps drawn at "
-        "random (for comparison); off: nobody",
+        description="who edits rewards (from when on: `start`): the model; random: the model's edits, on key steps "
+        "drawn at random (for comparison); off: nobody",
     )
     key_steps: Literal["lookback", "rho", "reward"] = Field(
         "lookback",
