@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +18,7 @@ from ace_ray.config.run import RunSettings
 from ace_ray.domain import Snapshot
 from ace_ray.grid.decision_env import DecisionEnv, state_facts
 from ace_ray.grid.engine import Decision
-from ace_ray.grid.scenarios.episode import EPISODE_ERRORS
+from ace_ray.grid.scenarios.episode import EPISODE_ERRORS, playing
 from ace_ray.grid.scenarios.scenario import Scenario
 from ace_ray.replay.episodes import log_to_json
 from ace_ray.replay.pending import PendingRefinement, Reason
@@ -27,19 +26,6 @@ from ace_ray.replay.rows import IdBlock, transition_row
 from ace_ray.schema import States
 
 FAILURES_IN_A_ROW = 5
-
-
-class _Unplayable(Exception):  # noqa: N818 - carries an error
-    """The chronic could not be read or played, for the reason in `__cause__`."""
-
-
-@contextmanager
-def _playing() -> Iterator[None]:
-    """Grid2Op meets a broken chronic with whatever error it runs into, such as IndexError or UnboundLocalError."""
-    try:
-        yield
-    except Exception as error:
-        raise _Unplayable from error
 
 
 @dataclass
@@ -138,8 +124,8 @@ class RolloutWorker:
                     self._begin()
                 else:
                     self._decide()
-            except (*EPISODE_ERRORS, _Unplayable) as error:
-                self._give_up(error.__cause__ if isinstance(error, _Unplayable) and error.__cause__ else error)
+            except EPISODE_ERRORS as error:
+                self._give_up(error)
         self._out.states = States.concat(self._states)
         return self._out
 
@@ -157,7 +143,7 @@ class RolloutWorker:
         else:
             scenario, options = start.scenario, {"snapshot": start}
         self._chronic = scenario.chronic
-        with _playing():
+        with playing(self._chronic):
             _, info = self.env.reset(options=options)
         if info["decision"] is None:
             self._finish(info, blackout=info["step"] < info["length"])
@@ -167,7 +153,7 @@ class RolloutWorker:
         assert decision is not None
         facts = state_facts(self.env.grid_observation)
         slot = self._choose(decision)
-        with _playing():
+        with playing(self._chronic):
             _, reward, terminated, truncated, info = self.env.step(slot)
             following = self.env.following(truncated)
         state_id = self._state_id
