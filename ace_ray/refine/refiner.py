@@ -155,14 +155,12 @@ class Refiner:
     # --- is there anything to gain? ---------------------------------------------------------------------------------
 
     def _one(self, item: PendingRefinement) -> RefinementResult:
-        outcomes = {item.played: self._outcome(item.snapshot, item.played)}
         if item.reason == "paper":
-            return self._ask(item, outcomes, salvageable=False)
-        compared = self.comparator.compared_set(self.comparator.decision(item.snapshot), item.played)
+            return self._ask(item, {item.played: self._outcome(item.snapshot, item.played)}, salvageable=False)
         if item.reason == "advantage":
-            outcomes |= {id: self._outcome(item.snapshot, id) for id in compared}
-            gap = self._advantage(outcomes, item.played)
-            if gap == 0.0:
+            compared = self.comparator.compared_set(self.comparator.decision(item.snapshot), item.played)
+            outcomes = {id: self._outcome(item.snapshot, id) for id in (item.played, *compared)}
+            if self._advantage(outcomes, item.played) == 0.0:
                 return RefinementResult(item, "no_gap", advantage=0.0)
             return self._ask(item, outcomes, salvageable=salvageable(outcomes, item.played))
         prospect, outcomes = self._prospect(item)
