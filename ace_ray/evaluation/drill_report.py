@@ -123,7 +123,7 @@ class DrillReport:
     def notes(self) -> list[str]:
         """What a reader has to know to read the numbers."""
         rows = self.agents[self.reference]
-        over = survival(rows).over
+        over = survival(rows).over.replace("seeds", "drills")
         return [
             f"{len(rows)} drills ({self.title}) on {len({row.chronic for row in rows})} chronics; every agent plays "
             "the same ones.",
