@@ -101,7 +101,7 @@ def train_adapter(
         for group in optimiser.param_groups:
             group["lr"] = settings.lr * _pace(step, steps)
         picked = [examples[i] for i in order[step * settings.batch : (step + 1) * settings.batch]]
-        with torch.autocast(device, dtype=torch.bfloat16):  # on the CPU in two thirds of the time
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=bfloat16_pays(device)):
             loss = step_loss(model, encode, picked, settings, device)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -119,6 +119,15 @@ def train_adapter(
         last_loss=round(float(np.mean(losses[-tenth:])), 4),
         seconds=round(time.monotonic() - begun, 2),
     )
+
+
+def bfloat16_pays(device: str) -> bool:
+    """Whether bfloat16 is quicker than float32 there.
+
+    On a GPU it is, and on a CPU with AVX-512 (two thirds of the time); without, PyTorch emulates it at a fifth of the
+    speed.
+    """
+    return device != "cpu" or "AVX512" in torch.backends.cpu.get_cpu_capability()
 
 
 def _imitating(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ace_ray.finetune.train import collate, preference_loss, reply_logprobs, reply_loss
+from ace_ray.finetune.train import bfloat16_pays, collate, preference_loss, reply_logprobs, reply_loss
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.unit
@@ -51,3 +51,12 @@ def test_log_probabilities_are_those_of_the_replys_tokens_one_by_one(model):
         assert value == pytest.approx(expected, rel=1e-4)
     tokens = sum(len(ids) - head for ids, head in rows)
     assert float(reply_loss(model, collate(rows))) == pytest.approx(-sum(found) / tokens, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "expected"),
+    [("cpu", "AVX2", False), ("cpu", "DEFAULT", False), ("cpu", "AVX512", True), ("cuda", "AVX2", True)],
+)
+def test_bfloat16_is_left_where_the_processor_would_emulate_it(device, capability, expected, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert bfloat16_pays(device) is expected

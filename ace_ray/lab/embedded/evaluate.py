@@ -80,6 +80,8 @@ def local_replier(model: Any, tokenizer: Any, device: str, max_tokens: int = 160
     """Greedy replies of a transformers model, without grammar."""
     import torch
 
+    from ace_ray.finetune.train import bfloat16_pays
+
     def reply(chats: Sequence[list[Message]]) -> list[str]:
         texts: list[str] = []
         for at in range(0, len(chats), batch):
@@ -90,7 +92,7 @@ def local_replier(model: Any, tokenizer: Any, device: str, max_tokens: int = 160
             inputs = tokenizer(
                 prompts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False
             ).to(device)
-            with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16):
+            with torch.inference_mode(), torch.autocast(device, dtype=torch.bfloat16, enabled=bfloat16_pays(device)):
                 out = model.generate(
                     input_ids=inputs["input_ids"],
                     attention_mask=inputs["attention_mask"],

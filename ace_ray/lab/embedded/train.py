@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ace_ray.config.files import replacing
 from ace_ray.finetune.examples import Example, LabelledCase, Variation, make_example
-from ace_ray.finetune.train import collate, encode_chat, reply_loss
+from ace_ray.finetune.train import bfloat16_pays, collate, encode_chat, reply_loss
 from ace_ray.lab.embedded.critic_examples import LabelledEpisode, critic_example, synthetic_episode
 from ace_ray.lab.embedded.evaluate import evaluate_model
 from ace_ray.lab.embedded.label_files import read_cases, read_episodes, read_meta
@@ -170,7 +170,7 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, steps, recipe)
         moved = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
-        with torch.autocast(device, dtype=torch.bfloat16):
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=bfloat16_pays(device)):
             loss = reply_loss(model, moved, recipe.prompt_loss)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
