@@ -10,7 +10,7 @@ import pytest
 from ace_ray.cli import main
 from ace_ray.config.errors import DataError, GridMismatchError
 from ace_ray.config.grid import CompareSettings, GridSettings
-from ace_ray.domain import Snapshot
+from ace_ray.domain import Snapshot, pivotal, salvageable
 from ace_ray.finetune.held_out import MODEL_META, aged, labelled_case, read_parquet
 from ace_ray.grid.domain import GridDomain
 from ace_ray.grid.engine import DecisionEngine
@@ -22,7 +22,7 @@ from ace_ray.lab.embedded.decision_files import FILES, GATE, SEEDS
 from ace_ray.lab.embedded.label_files import write_rows
 from ace_ray.language.prompts import actor_messages
 from ace_ray.language.view import BadView
-from ace_ray.refine.builder import make_comparator, pivotal, salvageable
+from ace_ray.refine.builder import make_comparator
 from llm_service.settings import EMBEDDED
 
 pytestmark = pytest.mark.unit
