@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import logging
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -129,16 +130,14 @@ class Refiner:
         Args:
             hopeless: gets the results of those that were looked at and are lost, by index.
         """
-        low, high = 0, len(items)
-        while low < high:
-            middle = (low + high) // 2
-            result = self._guarded(items[middle], lambda item: self._prospect(item)[0])
+
+        def hope(i: int) -> bool:
+            result = self._guarded(items[i], lambda item: self._prospect(item)[0])
             if result.status in ("unsalvageable", "failed"):
-                hopeless[middle] = result
-                low = middle + 1
-            else:
-                high = middle
-        return low
+                hopeless[i] = result
+            return i not in hopeless
+
+        return bisect_left(range(len(items)), True, key=hope)
 
     def _prospect(self, item: PendingRefinement) -> tuple[RefinementResult, dict[int, Outcome]]:
         """Whether the played action survives or another of C does, and the outcomes looked at, up to such a one."""
