@@ -174,7 +174,7 @@ class FollowedEpisodes:
         if row.get("terminated"):
             if decisions := snapshots_of(episode, self._lookback, self._domain):
                 self.hard_starts.lost(decisions)
-        elif row.get("scenario"):
+        else:
             self.hard_starts.survived(self._domain.scenario(**json.loads(row["scenario"])).key())
         if critic_works and self._every and self._finished % self._every == 0:
             self._waiting.append(episode)

@@ -13,11 +13,13 @@ from ray.rllib.env.env_runner import EnvRunner
 
 from ace_ray.config.errors import GridMismatchError
 from ace_ray.config.learning import PolicySettings
+from ace_ray.grid.scenarios.scenario import Scenario
 from ace_ray.policy.inference import SlotPolicy
 from ace_ray.policy.network import SlotNetwork
 from ace_ray.schema import States
 
 K, F, C, LENGTH = 4, 6, 3, 5
+SCENARIO = Scenario("fake", "fake", "fake", env_seed=0)
 
 
 class FakeDecisionEnv:
@@ -99,7 +101,8 @@ class FakeRunner(EnvRunner):
             states.append(self._state(next_id))
             rows.append(
                 {
-                    "id": first + 16 + i, "source": "rl", "state_id": state_id, "next_id": -1 if blackout else next_id,
+                    "id": first + 16 + i, "source": "rl", "scenario": SCENARIO.to_json(),
+                    "state_id": state_id, "next_id": -1 if blackout else next_id,
                     "episode": f"{self.worker_index}-{self.config.start}-{self.episode}", "slot": slot,
                     "catalogue_id": slot, "reward": reward, "discount": 0.9, "terminated": blackout,
                     "truncated": end and not blackout, "policy_version": self.version,
