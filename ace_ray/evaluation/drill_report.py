@@ -18,6 +18,7 @@ from ace_ray.config import files
 from ace_ray.evaluation.drills import DrillRow, write_rows
 from ace_ray.evaluation.result import plain_name
 from ace_ray.evaluation.tables import aligned, markdown_table
+from ace_ray.grid.risk import SOFT_RHO
 from ace_ray.monitoring.statistics import Interval, interval
 
 FEWEST = 200  # drills below which nothing is claimed
@@ -128,8 +129,8 @@ class DrillReport:
             f"{len(rows)} drills ({self.title}) on {len({row.chronic for row in rows})} chronics; every agent plays "
             "the same ones.",
             f"survival: share of drills survived to their last step. 95 % intervals resample {over}. median death: "
-            "steps from the loss of the line to the blackout. stress: mean sum of rho above 0.97 right after that "
-            "loss. before: blackouts before it.",
+            f"steps from the loss of the line to the blackout. stress: mean sum of rho above {SOFT_RHO} right after "
+            "that loss. before: blackouts before it.",
             "saved / lost: drills that only this agent survives, and that only the reference does; p: exact McNemar "
             f"test. A difference is claimed with {FEWEST} drills or more, where p < {LEVEL} and the interval excludes "
             "0.",

@@ -21,9 +21,8 @@ from ace_ray.config.grid import CriticalSettings, GridSettings
 from ace_ray.evaluation.play import play
 from ace_ray.evaluation.player import Player
 from ace_ray.evaluation.pool import Pool
+from ace_ray.grid.risk import SOFT_RHO
 from ace_ray.grid.scenarios.drills import Drill, drilled
-
-STRESS_RHO = 0.97  # rho above which a line adds to the stress
 
 
 @dataclass(frozen=True)
@@ -66,17 +65,17 @@ class DrillRow:
 
     @property
     def drill(self) -> tuple[object, ...]:
-        """What the same drill of another agent shares."""
-        return (
-            self.family,
-            self.chronic,
-            self.env_seed,
-            self.start_step,
-            self.warm_up,
-            self.line,
-            self.outage,
-            self.max_steps,
-        )
+        """What the same drill of another agent shares: the values of `identity`."""
+        return tuple(getattr(self, name) for name in IDENTITY)
+
+
+IDENTITY = ("family", "chronic", "env_seed", "start_step", "warm_up", "line", "outage", "max_steps")
+
+
+def identity(drill: Drill) -> dict[str, Any]:
+    """The columns that say which drill it is, in the order of IDENTITY."""
+    known = {**asdict(drill.scenario), **asdict(drill)}
+    return {name: known[name] for name in IDENTITY}
 
 
 SCHEMA = pa.schema(
@@ -140,7 +139,7 @@ class _Loss:
         self, number: int, before: Any, action: Any, after: Any, reward: float, info: dict[str, Any], seconds: float
     ) -> None:
         if number == self._lost and after.line_status.any():  # a black grid has none in service
-            self.stress = float(np.maximum(after.rho - STRESS_RHO, 0.0).sum())
+            self.stress = float(np.maximum(after.rho - SOFT_RHO, 0.0).sum())
 
 
 @dataclass(frozen=True)
@@ -167,14 +166,7 @@ class DrillJob:
         episode = played.episode
         return DrillRow(
             agent=label(self.agent, self.settings),
-            family=drill.family,
-            chronic=scenario.chronic,
-            env_seed=scenario.env_seed,
-            start_step=scenario.start_step,
-            warm_up=drill.warm_up,
-            line=drill.line,
-            outage=drill.outage,
-            max_steps=episode.max_steps,
+            **identity(drill),
             month=loss.month,
             hour=loss.hour,
             survived=not played.blackout,

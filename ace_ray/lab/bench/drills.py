@@ -12,7 +12,7 @@ from ace_ray.agents import registry
 from ace_ray.config.errors import ConfigError, DataError
 from ace_ray.config.grid import GridSettings
 from ace_ray.evaluation.drill_report import DrillReport
-from ace_ray.evaluation.drills import DrillRow, label, play_drills, read_rows
+from ace_ray.evaluation.drills import DrillRow, identity, label, play_drills, read_rows
 from ace_ray.grid.scenarios.data import data_id
 from ace_ray.grid.scenarios.drill_banks import DrillBank, read_bank, shipped_bank
 from ace_ray.grid.scenarios.drills import Drill
@@ -103,24 +103,10 @@ def _earlier(path: Path, drills: Sequence[Drill], agents: Sequence[str]) -> dict
     if len(names) != 1:
         raise DataError(f"{path} holds {len(names)} agents, and a reference is one", "name a file of one agent")
     by_drill = {row.drill: row for row in rows}
-    keys = [_key(drill) for drill in drills]
+    keys = [tuple(identity(drill).values()) for drill in drills]
     if missing := sum(key not in by_drill for key in keys):
         raise DataError(
             f"{path} lacks {missing} of the {len(keys)} drills", "play the reference on the same bank, lines and limit"
         )
     name = names[0] if names[0] not in agents else f"{names[0]} (earlier)"
     return {name: tuple(by_drill[key] for key in keys)}
-
-
-def _key(drill: Drill) -> tuple[object, ...]:
-    one = drill.scenario
-    return (
-        drill.family,
-        one.chronic,
-        one.env_seed,
-        one.start_step,
-        drill.warm_up,
-        drill.line,
-        drill.outage,
-        one.max_steps,
-    )
