@@ -11,7 +11,8 @@ from ace_ray.config.grid import RewardSettings
 from ace_ray.grid.observation import GridObservation
 
 # What a broken episode raises: Grid2Op itself, lightsim2grid's C++ (RuntimeError), NumPy on a singular matrix, or a
-# snapshot that cannot be rebuilt. Anything else is a bug and has to end the worker.
+# snapshot that cannot be rebuilt. What else Grid2Op raises over a broken chronic, `playing` turns into one of these;
+# anything outside of it is a bug and has to end the worker.
 EPISODE_ERRORS = (Grid2OpException, RuntimeError, ArithmeticError, np.linalg.LinAlgError, AceError)
 
 
